@@ -1,0 +1,1 @@
+"""Who may talk to whom: identify, policy, decide, explain, what-if. Pure."""

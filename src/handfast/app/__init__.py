@@ -1,0 +1,1 @@
+"""The programs: configuration, server, agent, up, command line."""

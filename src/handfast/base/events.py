@@ -1,0 +1,196 @@
+"""What happened, each as one frozen dataclass in the past tense.
+
+An event is at once the JSON log line, the ledger's row, the counter and the entry that `handfast events` prints. It names
+things by identifier and never holds key material. Texts that a stranger chose are cut by whoever makes the event.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from handfast.base.reasons import Reason
+
+_WORD = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def kind(event: type[Event]) -> str:
+    """Turn ``CertificateIssued`` into ``certificate.issued``."""
+    return _WORD.sub(".", event.__name__).lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events have: an id that a person can type, and when it happened (UTC)."""
+
+    id: str
+    at: datetime
+
+    @property
+    def kind(self) -> str:
+        """The event's name: ``CertificateIssued`` is ``certificate.issued``."""
+        return kind(type(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedCertificate:
+    """What is known of the certificate that a client sent; unverified where the handshake failed.
+
+    ``serial`` and ``fingerprint`` (SHA-256 of the DER) are lower case hex. ``chain_length`` counts the certificates sent.
+    """
+
+    subject: str = ""
+    issuer: str = ""
+    serial: str = ""
+    fingerprint: str = ""
+    uri_sans: tuple[str, ...] = ()
+    dns_sans: tuple[str, ...] = ()
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    chain_length: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityCreated(Event):
+    """A root or issuing authority came to be."""
+
+    trust_domain: str
+    subject: str
+    fingerprint: str
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateIssued(Event):
+    """A certificate was signed, compared with its plan, and may be delivered."""
+
+    serial: str
+    fingerprint: str
+    identity: str
+    dns: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRefused(Event):
+    """A certificate was asked for and not issued."""
+
+    name: str
+    reason: Reason
+    evidence: dict[str, str] = field(default_factory=dict)
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRevoked(Event):
+    """A certificate was revoked. ``crl_reason`` is one of RFC 5280 section 5.3.1."""
+
+    serial: str
+    fingerprint: str
+    identity: str
+    crl_reason: str
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldApplied(Event):
+    """A world file became the revision that counts."""
+
+    revision: int
+    digest: str
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentJoined(Event):
+    """An agent got its first certificate."""
+
+    agent: str
+    serial: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandshakeRefused(Event):
+    """A TLS handshake failed at a gateway, or at the server's own front.
+
+    ``raw`` is what the TLS library reported; ``client_saw`` never gets it. ``peer`` is ``address:port``.
+    """
+
+    gateway: str
+    listener: str
+    peer: str
+    server_name: str = ""
+    tls_version: str = ""
+    reason: Reason
+    certificate: OfferedCertificate | None = None
+    evidence: dict[str, str] = field(default_factory=dict)
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionEnded(Event):
+    """A connection whose handshake had succeeded is over: one record a connection, at its end."""
+
+    gateway: str
+    listener: str
+    host: str
+    peer: str
+    server_name: str
+    tls_version: str
+    identity: str = ""
+    certificate: OfferedCertificate | None = None
+    duration_ms: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDenied(Event):
+    """A request was refused. Its id is the request id that the client got. ``path`` has no query string."""
+
+    gateway: str
+    host: str
+    route: str
+    method: str
+    path: str
+    peer: str
+    status: int
+    reason: Reason
+    identity: str = ""
+    revision: str = ""
+    certificate: OfferedCertificate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestReported(RequestDenied):
+    """A request on a route in report mode: it would have been refused, and was let pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingRaised(Event):
+    """Something is wrong with the platform itself."""
+
+    source: str
+    reason: Reason
+    evidence: dict[str, str] = field(default_factory=dict)
+
+
+KINDS: dict[str, type[Event]] = {
+    kind(cls): cls
+    for cls in (
+        AuthorityCreated,
+        CertificateIssued,
+        CertificateRefused,
+        CertificateRevoked,
+        WorldApplied,
+        AgentJoined,
+        HandshakeRefused,
+        ConnectionEnded,
+        RequestDenied,
+        RequestReported,
+        FindingRaised,
+    )
+}

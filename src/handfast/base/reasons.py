@@ -1,0 +1,265 @@
+"""One vocabulary of "no".
+
+Failed handshakes, denied requests, refused issuance, Envoy's rejections and the doctor's findings all speak it. A reason's
+code is stable: logs carry it, metrics count it, clients see it. Summary and hint are for people, and may be reworded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Side(StrEnum):
+    """Who has to do something about it."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    MIDDLE = "middle"
+    CLOCK = "clock"
+
+
+class Reason(StrEnum):
+    """Every refusal's code. Its summary, side and hint are in `EXPLANATIONS`."""
+
+    CLIENT_NO_CERTIFICATE = "client.no-certificate"
+    CLIENT_REJECTED_US = "client.rejected-server-certificate"
+    CLIENT_ALERT_UNREADABLE = "client.alert-unreadable"
+
+    CERT_EXPIRED = "cert.expired"
+    CERT_NOT_YET_VALID = "cert.not-yet-valid"
+    CERT_WRONG_EKU = "cert.eku-without-client-auth"
+    CERT_NO_EKU = "cert.no-eku"
+    CERT_IS_CA = "cert.ca-used-as-leaf"
+    CERT_SELF_SIGNED = "cert.self-signed"
+    CERT_WEAK_KEY = "cert.weak-key"
+    CERT_WEAK_SIGNATURE = "cert.weak-signature"
+    CERT_UNSUPPORTED_KEY = "cert.unsupported-key"
+    CERT_CRITICAL_EXTENSION = "cert.unknown-critical-extension"
+    CERT_UNREADABLE = "cert.unreadable"
+
+    CHAIN_UNKNOWN_AUTHORITY = "chain.unknown-authority"
+    CHAIN_MISSING_INTERMEDIATE = "chain.missing-intermediate"
+    CHAIN_SAME_NAME_OTHER_KEY = "chain.same-name-other-key"
+    CHAIN_ISSUER_EXPIRED = "chain.issuer-expired"
+    CHAIN_ISSUER_NOT_A_CA = "chain.issuer-not-a-ca"
+    CHAIN_PATH_LENGTH = "chain.path-length"
+    CHAIN_NAME_CONSTRAINT = "chain.name-constraint"
+    CHAIN_PIN_MISMATCH = "chain.pin-mismatch"
+
+    REVOKED = "revocation.revoked"
+    REVOCATION_NO_CRL = "revocation.no-crl-for-issuer"
+    REVOCATION_CRL_EXPIRED = "revocation.crl-expired"
+
+    IDENTITY_NO_URI_SAN = "identity.no-uri-san"
+    IDENTITY_SEVERAL_URI_SANS = "identity.several-uri-sans"
+    IDENTITY_NOT_SPIFFE = "identity.not-a-spiffe-id"
+    IDENTITY_FOREIGN_DOMAIN = "identity.foreign-trust-domain"
+    IDENTITY_SAN_NOT_ALLOWED = "identity.san-not-allowed"
+
+    TLS_VERSION = "tls.version"
+    TLS_NO_SHARED_CIPHER = "tls.no-shared-cipher"
+    TLS_NO_SHARED_GROUP = "tls.no-shared-group"
+    TLS_PLAINTEXT = "tls.plaintext-on-tls-port"
+    TLS_NOT_TLS = "tls.not-tls"
+    TLS_UNKNOWN_NAME = "tls.unknown-server-name"
+    HANDSHAKE_CLOSED = "handshake.closed-by-peer"
+    HANDSHAKE_RESET = "handshake.reset-by-peer"
+    HANDSHAKE_TIMEOUT = "handshake.timeout"
+    HANDSHAKE_UNRECOGNISED = "handshake.unrecognised"
+
+    POLICY_NO_MATCH = "policy.no-match"
+    POLICY_DENIED = "policy.denied"
+    REQUEST_NO_ROUTE = "request.no-route"
+    REQUEST_MISDIRECTED = "request.misdirected"
+    REQUEST_REJECTED = "request.rejected"
+    UPSTREAM_UNAVAILABLE = "upstream.unavailable"
+    GATEWAY_FAULT = "gateway.fault"
+
+    ENTRY_NO_MATCH = "entry.no-match"
+    ENTRY_RESERVED = "entry.reserved-name"
+    ISSUANCE_KEY_NOT_ALLOWED = "issuance.key-not-allowed"
+    ISSUANCE_BAD_PROOF = "issuance.bad-proof-of-possession"
+    ISSUANCE_NAME_NOT_ALLOWED = "issuance.name-not-allowed"
+    ISSUANCE_TOO_LONG = "issuance.too-long"
+    ISSUANCE_ISSUER_ENDS = "issuance.issuer-ends-first"
+    ISSUANCE_LINT = "issuance.lint"
+    ISSUANCE_MISMATCH = "issuance.signed-differs-from-planned"
+
+    CALLER_UNKNOWN = "caller.unknown"
+    CALLER_NOT_ALLOWED = "caller.not-allowed"
+    TOKEN_NOT_VALID = "token.not-valid"  # noqa: S105 - a code, not a secret
+    NOT_FOUND = "not-found"
+    ALREADY_REVOKED = "revocation.already-revoked"
+
+    ENVOY_REJECTED = "envoy.rejected"
+    ENVOY_DIED = "envoy.died"
+    SNAPSHOT_STALE = "agent.snapshot-stale"
+    SNAPSHOT_BAD = "agent.snapshot-bad"
+    RENEWAL_FAILED = "agent.renewal-failed"
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a clause."""
+        return EXPLANATIONS[self].summary
+
+    @property
+    def side(self) -> Side:
+        """Who has to act."""
+        return EXPLANATIONS[self].side
+
+    @property
+    def hint(self) -> str:
+        """What to do."""
+        return EXPLANATIONS[self].hint
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a person needs to know of a reason: what it is, who has to act, what to do."""
+
+    summary: str
+    side: Side
+    hint: str
+
+
+def _table() -> dict[Reason, Explanation]:
+    client, server, middle, clock = Side.CLIENT, Side.SERVER, Side.MIDDLE, Side.CLOCK
+    rows: list[tuple[Reason, Side, str, str]] = [
+        (Reason.CLIENT_NO_CERTIFICATE, client, "the client sent no certificate",
+         "give the client its certificate and key (curl --cert, --key); a client that has one sends none when its key type is not among those the server asks for"),
+        (Reason.CLIENT_REJECTED_US, server, "the client refused the server's certificate",
+         "give the client the CA certificate of this trust domain (curl --cacert), and let it use a name that the host serves"),
+        (Reason.CLIENT_ALERT_UNREADABLE, server, "the client broke off, most likely because it refused the server's certificate",
+         "OpenSSL clients send this alert in a form the server cannot read; look at the client's own message, and give it the CA certificate of this trust domain"),
+        (Reason.CERT_EXPIRED, client, "the client's certificate has expired",
+         "renew it (handfast cert issue); if its dates look right, compare the clocks of both hosts"),
+        (Reason.CERT_NOT_YET_VALID, clock, "the client's certificate is not valid yet",
+         "compare the clocks of the two hosts and of the one that issued it"),
+        (Reason.CERT_WRONG_EKU, client, "the client's certificate is not for client authentication",
+         "issue one whose extended key usage has clientAuth; certificates of public CAs often have serverAuth alone"),
+        (Reason.CERT_NO_EKU, client, "the client's certificate names no extended key usage",
+         "issue one whose extended key usage has clientAuth; a certificate good for anything is not accepted here"),
+        (Reason.CERT_IS_CA, client, "the client used a CA certificate as its own",
+         "issue a leaf certificate (basicConstraints cA=FALSE) from that CA and use it"),
+        (Reason.CERT_SELF_SIGNED, client, "the client's certificate is self-signed",
+         "issue one from an authority that this host trusts (handfast cert issue)"),
+        (Reason.CERT_WEAK_KEY, client, "the client's key is too weak",
+         "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 bits or more"),
+        (Reason.CERT_WEAK_SIGNATURE, client, "the client's certificate is signed with a weak algorithm",
+         "issue it anew with SHA-256 or better"),
+        (Reason.CERT_UNSUPPORTED_KEY, client, "the client's key is of a kind that TLS cannot use here",
+         "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 bits or more"),
+        (Reason.CERT_CRITICAL_EXTENSION, client, "the client's certificate has a critical extension that nobody here understands",
+         "issue it without that extension, or not critical"),
+        (Reason.CERT_UNREADABLE, client, "the client's certificate cannot be read",
+         "look at it with 'handfast cert show FILE'; it may be damaged or not DER"),
+        (Reason.CHAIN_UNKNOWN_AUTHORITY, client, "the client's certificate comes from an authority that this host does not trust",
+         "use a certificate of this trust domain, or add the client's authority to the host's clients.trust"),
+        (Reason.CHAIN_MISSING_INTERMEDIATE, client, "the client did not send the intermediate certificate",
+         "let the client send its whole chain: the file with leaf and intermediate (cert.pem as Handfast writes it), not the leaf alone"),
+        (Reason.CHAIN_SAME_NAME_OTHER_KEY, client, "the issuer has the name of an authority known here, but another key",
+         "the certificate is of an older or of another installation with the same name: issue a new one from this one"),
+        (Reason.CHAIN_ISSUER_EXPIRED, server, "a CA certificate in the client's chain has expired",
+         "renew the issuing authority and the certificates below it"),
+        (Reason.CHAIN_ISSUER_NOT_A_CA, client, "a certificate in the client's chain was used as a CA and is none",
+         "look at the chain with 'handfast cert show FILE': each issuer needs basicConstraints cA=TRUE"),
+        (Reason.CHAIN_PATH_LENGTH, client, "the client's chain is longer than a CA in it allows",
+         "issue the leaf from a CA higher up, or raise that CA's path length"),
+        (Reason.CHAIN_NAME_CONSTRAINT, client, "a CA in the client's chain may not issue for this name",
+         "issue from an authority whose name constraints permit the name"),
+        (Reason.CHAIN_PIN_MISMATCH, client, "the client's key is not the pinned one",
+         "use the certificate that the host pins, or change the pin"),
+        (Reason.REVOKED, client, "the client's certificate is revoked",
+         "if that was meant, nothing is to be done; else issue a new one (handfast cert issue)"),
+        (Reason.REVOCATION_NO_CRL, server, "there is no revocation list for an authority in the client's chain",
+         "give the gateway a CRL of every CA in that chain; for Handfast's own this is a fault of ours, please report it"),
+        (Reason.REVOCATION_CRL_EXPIRED, server, "a revocation list has expired",
+         "let the server publish a new one: is it running, and does the agent reach it?"),
+        (Reason.IDENTITY_NO_URI_SAN, client, "the client's certificate carries no identity",
+         "issue one with a SPIFFE id as URI SAN (handfast cert issue NAME)"),
+        (Reason.IDENTITY_SEVERAL_URI_SANS, client, "the client's certificate carries several URI names",
+         "a SPIFFE certificate has exactly one URI SAN: issue one certificate for each identity"),
+        (Reason.IDENTITY_NOT_SPIFFE, client, "the client's certificate has a URI name that is no SPIFFE id",
+         "issue one with a SPIFFE id as URI SAN (handfast cert issue NAME)"),
+        (Reason.IDENTITY_FOREIGN_DOMAIN, client, "the client's identity is of a trust domain that does not count at this host",
+         "use a certificate of a trust domain named in the host's clients.trust"),
+        (Reason.IDENTITY_SAN_NOT_ALLOWED, client, "the names in the client's certificate are not allowed here",
+         "use a certificate whose identity lies in a trust domain named in the host's clients.trust"),
+        (Reason.TLS_VERSION, client, "the two have no TLS version in common",
+         "let the client speak TLS 1.2 or 1.3"),
+        (Reason.TLS_NO_SHARED_CIPHER, client, "the two have no cipher or signature algorithm in common",
+         "let the client offer an ECDHE cipher and ECDSA or RSA-PSS with SHA-256"),
+        (Reason.TLS_NO_SHARED_GROUP, client, "the two have no key exchange group in common",
+         "let the client offer X25519 or P-256"),
+        (Reason.TLS_PLAINTEXT, client, "the client spoke plain HTTP to a TLS port",
+         "write https:// in the client's URL"),
+        (Reason.TLS_NOT_TLS, client, "what the client sent is not TLS",
+         "look for a health check, a scanner or a PROXY protocol header that comes to this port"),
+        (Reason.TLS_UNKNOWN_NAME, client, "the client asked for a server name that is not served here, or for none",
+         "use a host name of the world file in the URL; curl wants --resolve or --connect-to, not an address in the URL"),
+        (Reason.HANDSHAKE_CLOSED, client, "the client closed the connection during the handshake",
+         "a port probe or health check does this; if it was a real client, look at its own message: it may not trust our certificate"),
+        (Reason.HANDSHAKE_RESET, middle, "the connection was reset during the handshake",
+         "look at the client's message, and for a firewall or load balancer between the two"),
+        (Reason.HANDSHAKE_TIMEOUT, middle, "the handshake was not finished in time",
+         "look for packet loss, a wrong MTU, or a client that opens connections and sends nothing"),
+        (Reason.HANDSHAKE_UNRECOGNISED, server, "the handshake failed in a way that Handfast has no name for yet",
+         "the raw report is in the record; please send it to us, it will get a name"),
+        (Reason.POLICY_NO_MATCH, client, "no rule allows this identity to do this here",
+         "see the nearest rules with 'handfast explain REQUEST-ID', and add one to the route if it should"),
+        (Reason.POLICY_DENIED, client, "a rule denies this",
+         "see the rule with 'handfast explain REQUEST-ID'; a deny wins over every allow"),
+        (Reason.REQUEST_NO_ROUTE, client, "no route of this host matches the path",
+         "compare the path with the host's routes (handfast export)"),
+        (Reason.REQUEST_MISDIRECTED, client, "the request names another host than the connection was made for",
+         "let the client open a connection of its own for each host (RFC 9110, 421)"),
+        (Reason.REQUEST_REJECTED, client, "the request is malformed",
+         "escaped slashes, underscores in header names and unusual paths are refused; see the record"),
+        (Reason.UPSTREAM_UNAVAILABLE, server, "the service behind the gateway does not answer",
+         "is it running, and is the route's upstream right?"),
+        (Reason.GATEWAY_FAULT, server, "the gateway could not decide, and so refused",
+         "this is a fault of ours: please report the record"),
+        (Reason.ENTRY_NO_MATCH, client, "no workload entry grants this identity",
+         "add the workload to the world file"),
+        (Reason.ENTRY_RESERVED, client, "names below 'handfast/' belong to the platform",
+         "choose another name"),
+        (Reason.ISSUANCE_KEY_NOT_ALLOWED, client, "the key in the request is not allowed",
+         "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 4096 bits"),
+        (Reason.ISSUANCE_BAD_PROOF, client, "the request is not signed with the key that it names",
+         "make the CSR with the private key that belongs to it"),
+        (Reason.ISSUANCE_NAME_NOT_ALLOWED, client, "a name in the request is not allowed",
+         "ask for the names of the workload's entry, or add them there"),
+        (Reason.ISSUANCE_TOO_LONG, client, "the certificate would live longer than its profile allows",
+         "ask for a shorter life, or raise the workload's ttl"),
+        (Reason.ISSUANCE_ISSUER_ENDS, server, "the issuing authority ends too soon",
+         "renew the issuing authority; a leaf never outlives it"),
+        (Reason.ISSUANCE_LINT, server, "the certificate would break a rule of RFC 5280 or SPIFFE",
+         "see the findings in the record"),
+        (Reason.ISSUANCE_MISMATCH, server, "what was signed is not what was planned",
+         "this is a fault of ours or an attack: the certificate was not delivered and is recorded; please report it"),
+        (Reason.CALLER_UNKNOWN, client, "the caller did not prove who it is",
+         "use a client certificate of this trust domain, or the server's local socket"),
+        (Reason.CALLER_NOT_ALLOWED, client, "the caller may not do this",
+         "operators may; see 'handfast cert issue --help' for how an operator's certificate is made"),
+        (Reason.TOKEN_NOT_VALID, client, "the token is unknown, used or expired",
+         "make a new one; a join token works once"),
+        (Reason.NOT_FOUND, client, "there is no such thing",
+         "list what there is with 'handfast cert list' or 'handfast events'"),
+        (Reason.ALREADY_REVOKED, client, "it is revoked already", "nothing is to be done"),
+        (Reason.ENVOY_REJECTED, server, "Envoy rejected a part of its configuration; the last good one stays",
+         "Envoy's words are in the record; change what they name, or report it"),
+        (Reason.ENVOY_DIED, server, "Envoy ended by itself, and was started again",
+         "its last words are in the log; look for memory limits and for its ports being taken"),
+        (Reason.SNAPSHOT_STALE, server, "the agent has not heard from the server for some time; what runs goes on running",
+         "is the server running, and does the agent reach it?"),
+        (Reason.SNAPSHOT_BAD, server, "a new snapshot is not complete; the last good one stays",
+         "see what it lacks in the record"),
+        (Reason.RENEWAL_FAILED, server, "a certificate could not be renewed; it will be tried again",
+         "see the reason in the record"),
+    ]  # fmt: skip
+    return {reason: Explanation(summary, side, hint) for reason, side, summary, hint in rows}
+
+
+EXPLANATIONS: dict[Reason, Explanation] = _table()
+
