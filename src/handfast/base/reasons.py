@@ -25,11 +25,14 @@ class Reason(StrEnum):
     CLIENT_NO_CERTIFICATE = "client.no-certificate"
     CLIENT_REJECTED_US = "client.rejected-server-certificate"
     CLIENT_ALERT_UNREADABLE = "client.alert-unreadable"
+    CLIENT_ALERT = "client.alert"
+    CLIENT_KEY_MISMATCH = "client.key-mismatch"
 
     CERT_EXPIRED = "cert.expired"
     CERT_NOT_YET_VALID = "cert.not-yet-valid"
     CERT_WRONG_EKU = "cert.eku-without-client-auth"
     CERT_NO_EKU = "cert.no-eku"
+    CERT_KEY_USAGE = "cert.key-usage-without-signature"
     CERT_IS_CA = "cert.ca-used-as-leaf"
     CERT_SELF_SIGNED = "cert.self-signed"
     CERT_WEAK_KEY = "cert.weak-key"
@@ -42,14 +45,19 @@ class Reason(StrEnum):
     CHAIN_MISSING_INTERMEDIATE = "chain.missing-intermediate"
     CHAIN_SAME_NAME_OTHER_KEY = "chain.same-name-other-key"
     CHAIN_ISSUER_EXPIRED = "chain.issuer-expired"
+    CHAIN_ISSUER_NOT_YET_VALID = "chain.issuer-not-yet-valid"
+    CHAIN_ISSUER_WRONG_EKU = "chain.issuer-eku-without-client-auth"
     CHAIN_ISSUER_NOT_A_CA = "chain.issuer-not-a-ca"
     CHAIN_PATH_LENGTH = "chain.path-length"
     CHAIN_NAME_CONSTRAINT = "chain.name-constraint"
     CHAIN_PIN_MISMATCH = "chain.pin-mismatch"
 
     REVOKED = "revocation.revoked"
+    REVOKED_ISSUER = "revocation.issuer-revoked"
     REVOCATION_NO_CRL = "revocation.no-crl-for-issuer"
     REVOCATION_CRL_EXPIRED = "revocation.crl-expired"
+    REVOCATION_CRL_NOT_YET_VALID = "revocation.crl-not-yet-valid"
+    REVOCATION_CRL_UNUSABLE = "revocation.crl-unusable"
 
     IDENTITY_NO_URI_SAN = "identity.no-uri-san"
     IDENTITY_SEVERAL_URI_SANS = "identity.several-uri-sans"
@@ -132,6 +140,10 @@ def _table() -> dict[Reason, Explanation]:
          "give the client the CA certificate of this trust domain (curl --cacert), and let it use a name that the host serves"),
         (Reason.CLIENT_ALERT_UNREADABLE, server, "the client broke off, most likely because it refused the server's certificate",
          "OpenSSL clients send this alert in a form the server cannot read; look at the client's own message, and give it the CA certificate of this trust domain"),
+        (Reason.CLIENT_ALERT, client, "the client broke off the handshake with an alert",
+         "the alert's name is in the record; look at the client's own message"),
+        (Reason.CLIENT_KEY_MISMATCH, client, "the client did not prove that it holds the certificate's key",
+         "give the client the key that belongs to its certificate; both must be of the same issuance"),
         (Reason.CERT_EXPIRED, client, "the client's certificate has expired",
          "renew it (handfast cert issue); if its dates look right, compare the clocks of both hosts"),
         (Reason.CERT_NOT_YET_VALID, clock, "the client's certificate is not valid yet",
@@ -140,6 +152,8 @@ def _table() -> dict[Reason, Explanation]:
          "issue one whose extended key usage has clientAuth; certificates of public CAs often have serverAuth alone"),
         (Reason.CERT_NO_EKU, client, "the client's certificate names no extended key usage",
          "issue one whose extended key usage has clientAuth; a certificate good for anything is not accepted here"),
+        (Reason.CERT_KEY_USAGE, client, "the key usage of the client's certificate does not allow signatures",
+         "issue one whose key usage has digitalSignature: in TLS the client proves its key by signing"),
         (Reason.CERT_IS_CA, client, "the client used a CA certificate as its own",
          "issue a leaf certificate (basicConstraints cA=FALSE) from that CA and use it"),
         (Reason.CERT_SELF_SIGNED, client, "the client's certificate is self-signed",
@@ -162,6 +176,10 @@ def _table() -> dict[Reason, Explanation]:
          "the certificate is of an older or of another installation with the same name: issue a new one from this one"),
         (Reason.CHAIN_ISSUER_EXPIRED, server, "a CA certificate in the client's chain has expired",
          "renew the issuing authority and the certificates below it"),
+        (Reason.CHAIN_ISSUER_NOT_YET_VALID, clock, "a CA certificate in the client's chain is not valid yet",
+         "compare the clocks of this host and of the one that made the authority"),
+        (Reason.CHAIN_ISSUER_WRONG_EKU, client, "a CA in the client's chain may not issue for client authentication",
+         "issue the leaf from a CA whose extended key usage has clientAuth, or is absent"),
         (Reason.CHAIN_ISSUER_NOT_A_CA, client, "a certificate in the client's chain was used as a CA and is none",
          "look at the chain with 'handfast cert show FILE': each issuer needs basicConstraints cA=TRUE"),
         (Reason.CHAIN_PATH_LENGTH, client, "the client's chain is longer than a CA in it allows",
@@ -172,10 +190,16 @@ def _table() -> dict[Reason, Explanation]:
          "use the certificate that the host pins, or change the pin"),
         (Reason.REVOKED, client, "the client's certificate is revoked",
          "if that was meant, nothing is to be done; else issue a new one (handfast cert issue)"),
+        (Reason.REVOKED_ISSUER, client, "a CA certificate in the client's chain is revoked",
+         "issue the client a certificate from an authority that still counts"),
         (Reason.REVOCATION_NO_CRL, server, "there is no revocation list for an authority in the client's chain",
          "give the gateway a CRL of every CA in that chain; for Handfast's own this is a fault of ours, please report it"),
         (Reason.REVOCATION_CRL_EXPIRED, server, "a revocation list has expired",
          "let the server publish a new one: is it running, and does the agent reach it?"),
+        (Reason.REVOCATION_CRL_NOT_YET_VALID, clock, "a revocation list is not valid yet",
+         "compare the clocks of this host and of the one that signed the list"),
+        (Reason.REVOCATION_CRL_UNUSABLE, server, "a revocation list cannot be used",
+         "it is damaged, signed by the wrong key, or for other certificates: give the gateway the CRL of that very CA"),
         (Reason.IDENTITY_NO_URI_SAN, client, "the client's certificate carries no identity",
          "issue one with a SPIFFE id as URI SAN (handfast cert issue NAME)"),
         (Reason.IDENTITY_SEVERAL_URI_SANS, client, "the client's certificate carries several URI names",
@@ -191,11 +215,11 @@ def _table() -> dict[Reason, Explanation]:
         (Reason.TLS_NO_SHARED_CIPHER, client, "the two have no cipher or signature algorithm in common",
          "let the client offer an ECDHE cipher and ECDSA or RSA-PSS with SHA-256"),
         (Reason.TLS_NO_SHARED_GROUP, client, "the two have no key exchange group in common",
-         "let the client offer X25519 or P-256"),
+         "let the client offer X25519 or P-256, and in TLS 1.2 an ECDHE cipher: without one it names no group at all"),
         (Reason.TLS_PLAINTEXT, client, "the client spoke plain HTTP to a TLS port",
          "write https:// in the client's URL"),
         (Reason.TLS_NOT_TLS, client, "what the client sent is not TLS",
-         "look for a health check, a scanner or a PROXY protocol header that comes to this port"),
+         "look for a gRPC client without TLS, a health check, a scanner or a PROXY protocol header that comes to this port"),
         (Reason.TLS_UNKNOWN_NAME, client, "the client asked for a server name that is not served here, or for none",
          "use a host name of the world file in the URL; curl wants --resolve or --connect-to, not an address in the URL"),
         (Reason.HANDSHAKE_CLOSED, client, "the client closed the connection during the handshake",

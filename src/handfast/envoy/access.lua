@@ -1,0 +1,387 @@
+-- The gateway's access check, run by Envoy for each request, between TLS and the service.
+--
+-- It decides as handfast.access.identify and handfast.access.decide do; a differential test holds the three together.
+-- It refuses whatever it cannot decide: every fault in here is a 403. What depends on the certificate alone is worked out
+-- once for each certificate and worker and kept under its fingerprint; what depends on the policy is compiled in front of
+-- this text as the tables TRUST, DENIED, ROUTES, TITLES, METHODS, BY, REVISION and AGENT, and is new with each push.
+
+local NAMESPACE = "handfast"
+local COOKIE = "Handfast_Authorization"
+local MOST_CERTIFICATES = 20000
+
+-- DER ---------------------------------------------------------------------------------------------------------------
+
+local byte, sub, char, find = string.byte, string.sub, string.char, string.find
+
+-- One element: its tag, where its content begins, and where the element after it begins.
+local function element(der, at, stop)
+  local tag, length = byte(der, at, at + 1)
+  if not length or at + 1 > stop then error("der: cut off") end
+  local from = at + 2
+  if length >= 128 then
+    local count = length - 128
+    if count < 1 or count > 3 then error("der: length") end
+    length = 0
+    for i = from, from + count - 1 do length = length * 256 + byte(der, i) end
+    from = from + count
+  end
+  if from + length - 1 > stop then error("der: overrun") end
+  return tag, from, from + length
+end
+
+-- Calls visit(tag, from, next, index) for each element within a content.
+local function each(der, from, next, visit)
+  local index = 0
+  while from < next do
+    index = index + 1
+    local tag, content, after = element(der, from, next - 1)
+    visit(tag, content, after, index)
+    from = after
+  end
+end
+
+local VALUES = {}
+for i = 1, 64 do
+  VALUES[byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", i)] = i - 1
+end
+
+local function base64_decode(text)
+  local out, bits, held = {}, 0, 0
+  for i = 1, #text do
+    local value = VALUES[byte(text, i)]
+    if value then
+      held = held * 64 + value
+      bits = bits + 6
+      if bits >= 8 then
+        bits = bits - 8
+        local scale = 2 ^ bits
+        local octet = math.floor(held / scale)
+        out[#out + 1] = char(octet)
+        held = held - octet * scale
+      end
+    end
+  end
+  return table.concat(out)
+end
+
+local OID = {
+  basic_constraints = "\85\29\19",
+  extended_key_usage = "\85\29\37",
+  subject_alt_name = "\85\29\17",
+  common_name = "\85\4\3",
+  client_auth = "\43\6\1\5\5\7\3\2",
+  rsa = "\42\134\72\134\247\13\1\1\1",
+  ec = "\42\134\72\206\61\2\1",
+}
+local CURVES = {["\42\134\72\206\61\3\1\7"] = true, ["\43\129\4\0\34"] = true, ["\43\129\4\0\35"] = true}
+local ED25519 = "\43\101\112"
+local WEAK_SIGNATURES = {
+  ["\42\134\72\134\247\13\1\1\2"] = true, -- MD2 with RSA
+  ["\42\134\72\134\247\13\1\1\4"] = true, -- MD5 with RSA
+  ["\42\134\72\134\247\13\1\1\5"] = true, -- SHA-1 with RSA
+  ["\42\134\72\206\61\4\1"] = true, -- ECDSA with SHA-1
+  ["\42\134\72\206\56\4\3"] = true, -- DSA with SHA-1
+}
+
+local function read_key(der, from, next, facts)
+  local _, algorithm, after = element(der, from, next - 1)
+  local _, oid, parameters = element(der, algorithm, after - 1)
+  local name = sub(der, oid, parameters - 1)
+  if name == OID.ec then
+    local _, curve, stop = element(der, parameters, after - 1)
+    if not CURVES[sub(der, curve, stop - 1)] then facts.key = "cert.unsupported-key" end
+  elseif name == OID.rsa then
+    local _, bitstring, bits_end = element(der, after, next - 1)
+    local _, sequence, sequence_end = element(der, bitstring + 1, bits_end - 1)
+    local _, modulus, modulus_end = element(der, sequence, sequence_end - 1)
+    while byte(der, modulus) == 0 do modulus = modulus + 1 end
+    local bits, top = (modulus_end - modulus) * 8, byte(der, modulus)
+    while top and top < 128 do bits, top = bits - 1, top * 2 end
+    if bits < 2048 then facts.key = "cert.weak-key" end
+  elseif name ~= ED25519 then
+    facts.key = "cert.unsupported-key"
+  end
+end
+
+local function read_common_name(der, from, next, facts)
+  each(der, from, next, function(_, set, set_end)
+    each(der, set, set_end, function(_, attribute, attribute_end)
+      local _, oid, value = element(der, attribute, attribute_end - 1)
+      if sub(der, oid, value - 1) == OID.common_name then
+        local _, text, text_end = element(der, value, attribute_end - 1)
+        facts.common_name = sub(der, text, text_end - 1)
+      end
+    end)
+  end)
+end
+
+local READ_EXTENSION = {
+  [OID.basic_constraints] = function(der, from, next, facts)
+    each(der, from, next, function(tag, content) if tag == 1 and byte(der, content) ~= 0 then facts.is_ca = true end end)
+  end,
+  [OID.extended_key_usage] = function(der, from, next, facts)
+    facts.has_eku = true
+    each(der, from, next, function(_, content, after)
+      if sub(der, content, after - 1) == OID.client_auth then facts.client_auth = true end
+    end)
+  end,
+  [OID.subject_alt_name] = function(der, from, next, facts)
+    each(der, from, next, function(tag, content, after)
+      if tag == 0x86 then facts.uris[#facts.uris + 1] = sub(der, content, after - 1) end
+      if tag == 0x82 then facts.dns[#facts.dns + 1] = sub(der, content, after - 1) end
+    end)
+  end,
+}
+
+local function read_extension(der, from, next, facts)
+  local _, oid, at = element(der, from, next - 1)
+  local read = READ_EXTENSION[sub(der, oid, at - 1)]
+  if not read then return end
+  local tag, value, after = element(der, at, next - 1)
+  if tag == 1 then tag, value, after = element(der, after, next - 1) end
+  local _, content, stop = element(der, value, after - 1)
+  read(der, content, stop, facts)
+end
+
+local function read_certificate(der)
+  local facts = {uris = {}, dns = {}}
+  local _, certificate, certificate_end = element(der, 1, #der)
+  local _, tbs, tbs_end = element(der, certificate, certificate_end - 1)
+  local _, algorithm, algorithm_end = element(der, tbs_end, certificate_end - 1)
+  local _, oid, oid_end = element(der, algorithm, algorithm_end - 1)
+  facts.weak_signature = WEAK_SIGNATURES[sub(der, oid, oid_end - 1)]
+  local field = 0
+  each(der, tbs, tbs_end, function(tag, content, after, index)
+    if index == 1 and tag ~= 0xa0 then field = 1 end -- version 1 has no version
+    field = field + 1
+    if field == 6 then read_common_name(der, content, after, facts) end
+    if field == 7 then read_key(der, content, after, facts) end
+    if tag == 0xa3 then
+      local _, list, list_end = element(der, content, after - 1)
+      each(der, list, list_end, function(_, extension, extension_end) read_extension(der, extension, extension_end, facts) end)
+    end
+  end)
+  return facts
+end
+
+-- Identity ----------------------------------------------------------------------------------------------------------
+
+-- The trust domain and path of a SPIFFE id, or nil (SPIFFE-ID, section 2).
+local function spiffe(uri)
+  if #uri > 2048 then return nil end
+  local domain, path = string.match(uri, "^spiffe://([a-z0-9._-]+)(/.+)$")
+  if not domain or #domain > 255 then return nil end
+  for segment in string.gmatch(path .. "/", "/([^/]*)%f[/]") do
+    if not find(segment, "^[A-Za-z0-9._-]+$") or segment == "." or segment == ".." then return nil end
+  end
+  return domain, sub(path, 2)
+end
+
+-- What is wrong with a certificate in itself, or nil; the order is that of handfast.access.identify.
+local function fault(facts)
+  if facts.is_ca then return "cert.ca-used-as-leaf" end
+  if not facts.has_eku then return "cert.no-eku" end
+  if not facts.client_auth then return "cert.eku-without-client-auth" end
+  if facts.key then return facts.key end
+  if facts.weak_signature then return "cert.weak-signature" end
+  if #facts.uris == 0 then return "identity.no-uri-san" end
+  if #facts.uris > 1 then return "identity.several-uri-sans" end
+  if not spiffe(facts.uris[1]) then return "identity.not-a-spiffe-id" end
+end
+
+local function printable(text)
+  return (string.gsub(text, "[^\32-\36\38-\126]", function(c) return string.format("%%%02X", byte(c)) end))
+end
+
+-- X-Forwarded-Client-Cert, each value quoted or of letters that need no quotes.
+local function forwarded(fingerprint, subject, visitor, dns)
+  local parts = {"By=" .. BY, "Hash=" .. fingerprint, 'Subject="' .. string.gsub(printable(subject), '["\\]', "\\%0") .. '"'}
+  if visitor.identity then parts[#parts + 1] = "URI=" .. visitor.identity end
+  for _, name in ipairs(dns) do
+    if find(name, "^[A-Za-z0-9.*-]+$") then parts[#parts + 1] = "DNS=" .. name end
+  end
+  return table.concat(parts, ";")
+end
+
+local function read_visitor(ssl, fingerprint)
+  local pem = string.gsub(ssl:urlEncodedPemEncodedPeerCertificate(), "%%(%x%x)", function(h) return char(tonumber(h, 16)) end)
+  local body = string.match(pem, "%-%-%-%-%-BEGIN CERTIFICATE%-%-%-%-%-(.-)%-%-%-%-%-END")
+  if not body then error("pem: no certificate") end
+  local facts = read_certificate(base64_decode(body))
+  local visitor = {fault = fault(facts), ends = ssl:expirationPeerCertificate(), begins = ssl:validFromPeerCertificate(), sessions = {}, verdicts = {}}
+  if visitor.fault then return visitor end
+  visitor.identity = facts.uris[1]
+  visitor.domain, visitor.name = spiffe(visitor.identity)
+  local subject, dns = ssl:subjectPeerCertificate(), table.concat(facts.dns, ",")
+  visitor.fields = {
+    identity = visitor.identity, name = visitor.name, ["common-name"] = printable(facts.common_name or ""),
+    subject = printable(subject), issuer = printable(ssl:issuerPeerCertificate()), serial = ssl:serialNumberPeerCertificate(),
+    fingerprint = fingerprint, dns = printable(dns), ["not-after"] = os.date("!%Y-%m-%dT%H:%M:%SZ", visitor.ends),
+  }
+  visitor.client_cert = ":" .. string.gsub(body, "%s", "") .. ":"
+  visitor.forwarded = forwarded(fingerprint, subject, visitor, facts.dns)
+  return visitor
+end
+
+local visitors, known = {}, 0
+
+local function visitor_of(ssl, fingerprint)
+  local read, visitor = pcall(read_visitor, ssl, fingerprint)
+  if not read then return {fault = "cert.unreadable"} end
+  if known >= MOST_CERTIFICATES then visitors, known = {}, 0 end
+  visitors[fingerprint], known = visitor, known + 1
+  return visitor
+end
+
+-- What counts against a certificate here and now, or nil.
+local function standing(visitor, fingerprint, now)
+  if DENIED[fingerprint] then return "revocation.revoked" end
+  if visitor.ends then
+    if now >= visitor.ends then return "cert.expired" end
+    if now < visitor.begins then return "cert.not-yet-valid" end
+  end
+  return visitor.fault
+end
+
+-- Policy ------------------------------------------------------------------------------------------------------------
+
+local function speaks_of(methods, method) return methods == true or methods[method] end
+
+local function matches(rules, visitor, method)
+  for _, methods in ipairs(rules.exact[visitor.identity] or {}) do
+    if speaks_of(methods, method) then return true end
+  end
+  for _, rule in ipairs(rules.prefix) do
+    if sub(visitor.identity, 1, #rule[1]) == rule[1] and speaks_of(rule[2], method) then return true end
+  end
+  return false
+end
+
+-- The policy's "no" for a visitor (nil: none came) on a route, or false.
+local function judge(route, visitor, method)
+  if visitor and matches(route.deny, visitor, method) then return "policy.denied" end
+  if route.open ~= "anyone" and not visitor then return "client.no-certificate" end
+  if route.methods and not route.methods[method] then return "policy.no-match" end
+  if route.open or matches(route.allow, visitor, method) then return false end
+  return "policy.no-match"
+end
+
+local function remembered(route, visitor, method)
+  if not visitor then return judge(route, nil, method) end
+  local on_route = visitor.verdicts[route]
+  if not on_route then on_route = {}; visitor.verdicts[route] = on_route end
+  local verdict = on_route[method]
+  if verdict == nil then
+    verdict = judge(route, visitor, method)
+    if METHODS[method] then on_route[method] = verdict end
+  end
+  return verdict
+end
+
+-- Session cookie ----------------------------------------------------------------------------------------------------
+
+-- The token that the agent minted for this certificate and host, asked for when there is none or it nears its end.
+local function session(handle, visitor, host, now)
+  local held = visitor.sessions[host]
+  if held and now < held.renew then return held.token end
+  visitor.sessions[host] = {renew = now + 5, token = held and now < held.ends and held.token or nil, ends = held and held.ends or 0}
+  local ssl = handle:streamInfo():downstreamSslConnection()
+  local answered, headers, body = pcall(handle.httpCall, handle, AGENT,
+    {[":method"] = "POST", [":path"] = "/session", [":authority"] = host}, ssl:urlEncodedPemEncodedPeerCertificate(), 1000)
+  if answered and headers and headers[":status"] == "200" and body then
+    local renew, ends, token = string.match(body, "^(%d+) (%d+) ([A-Za-z0-9._-]+)$")
+    if token then visitor.sessions[host] = {renew = tonumber(renew), ends = tonumber(ends), token = token} end
+  end
+  return visitor.sessions[host].token
+end
+
+-- Leaves in the request's cookies exactly the given token, or none; tells whether the client had it already.
+local function settle_cookie(headers, token)
+  local kept, had, others = {}, false, false
+  for i = 0, headers:getNumValues("cookie") - 1 do
+    for crumb in string.gmatch(headers:getAtIndex("cookie", i), "[^;]+") do
+      local name, value = string.match(crumb, "^%s*([^=%s]*)%s*=?%s*(.-)%s*$")
+      if name == COOKIE then
+        if token and value == token and not had then had = true else others = true end
+      elseif crumb ~= "" then
+        kept[#kept + 1] = string.match(crumb, "^%s*(.-)%s*$")
+      end
+    end
+  end
+  if had and not others then return true end
+  if token then kept[#kept + 1] = COOKIE .. "=" .. token end
+  headers:remove("cookie")
+  if #kept > 0 then headers:add("cookie", table.concat(kept, "; ")) end
+  return had
+end
+
+-- The request -------------------------------------------------------------------------------------------------------
+
+local function record(info, code, route, visitor, mode)
+  local metadata = info:dynamicMetadata()
+  metadata:set(NAMESPACE, "code", code)
+  metadata:set(NAMESPACE, "mode", mode)
+  metadata:set(NAMESPACE, "revision", REVISION)
+  metadata:set(NAMESPACE, "host", route and route.host or "")
+  metadata:set(NAMESPACE, "route", route and route.path or "")
+  metadata:set(NAMESPACE, "identity", visitor and visitor.identity or "")
+end
+
+-- Sets what the service is told of the visitor. Envoy has removed what the client itself sent under these names.
+local function introduce(headers, visitor, route)
+  headers:replace("client-cert", visitor.client_cert)
+  headers:replace("x-forwarded-client-cert", visitor.forwarded)
+  headers:replace("x-client-identity", visitor.identity)
+  headers:replace("x-client-cn", visitor.fields["common-name"])
+  for _, extra in ipairs(route.headers) do headers:replace(extra[1], visitor.fields[extra[2]]) end
+end
+
+-- Gives the code and status of a refusal, or nothing.
+local function check(handle)
+  local info, headers, now = handle:streamInfo(), handle:headers(), os.time()
+  local route, method = ROUTES[info:routeName()], headers:get(":method")
+  local ssl, visitor = info:downstreamSslConnection(), nil
+  if ssl and ssl:peerCertificatePresented() then
+    local fingerprint = ssl:sha256PeerCertificateDigest()
+    visitor = visitors[fingerprint] or visitor_of(ssl, fingerprint)
+    local against = standing(visitor, fingerprint, now)
+    if not against and route and not route.trust[visitor.domain] then against = "identity.foreign-trust-domain" end
+    if against then record(info, against, route, visitor, "enforce"); return against, 403 end
+  end
+  if not route or route.status then
+    local code = route and route.code or "request.no-route"
+    record(info, code, route, visitor, "enforce")
+    return code, route and route.status or 404
+  end
+  local against = remembered(route, visitor, method)
+  if against then
+    record(info, against, route, visitor, route.mode)
+    if route.mode ~= "report" then return against, 403 end
+  end
+  if visitor then introduce(headers, visitor, route) end
+  if route.session then
+    local token = visitor and session(handle, visitor, route.host, now)
+    local had = settle_cookie(headers, token)
+    if token and not had then
+      local age = visitor.sessions[route.host].ends - now
+      info:dynamicMetadata():set(NAMESPACE, "set_cookie",
+        COOKIE .. "=" .. token .. "; Path=/; Max-Age=" .. age .. "; Secure; HttpOnly; SameSite=Lax")
+    end
+  end
+end
+
+function envoy_on_request(handle)
+  local ran, code, status = pcall(check, handle)
+  if not ran then
+    handle:logErr("handfast: " .. tostring(code))
+    code, status = "gateway.fault", 403
+    pcall(record, handle:streamInfo(), code, nil, nil, "enforce")
+  end
+  if code then
+    local id = handle:headers():get("x-request-id") or ""
+    handle:respond(
+      {[":status"] = tostring(status), ["content-type"] = "application/problem+json", ["cache-control"] = "no-store"},
+      '{"type":"urn:handfast:' .. code .. '","title":"' .. (TITLES[code] or "refused") .. '","status":' .. status ..
+      ',"code":"' .. code .. '","request_id":"' .. id .. '"}\n')
+  end
+end

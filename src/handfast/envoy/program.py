@@ -1,0 +1,124 @@
+"""The access check as Envoy gets it: the policy as Lua tables, in front of the program that reads them.
+
+Decides how a policy is written down for Lua. What the tables mean is decided in `access.lua`, the text that follows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from handfast.access.policy import Host, Open, Route, RouteMode, Rule
+from handfast.access.slice import Slice
+from handfast.base.reasons import EXPLANATIONS, Reason
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+MISDIRECTED = "!misdirected"
+JWKS = "!jwks"
+AGENT_CLUSTER = "!agent"
+
+
+def literal(value: object) -> str:
+    """Write strings, numbers, booleans, lists and mappings as a Lua literal. Strings cannot break out of it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case str():
+            return _quoted(value)
+        case Mapping():
+            return "{" + ",".join(f"[{_quoted(str(k))}]={literal(v)}" for k, v in value.items()) + "}"
+        case Iterable():
+            return "{" + ",".join(literal(item) for item in value) + "}"
+        case _:
+            raise TypeError(f"no Lua literal for {type(value).__name__}")
+
+
+def _quoted(text: str) -> str:
+    """Quote a string, every byte but letters, digits and harmless marks as a decimal escape."""
+    safe = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:*,;()'"
+    return '"' + "".join(chr(b) if b in safe else f"\\{b:03d}" for b in text.encode()) + '"'
+
+
+def route_name(host: Host, route: Route) -> str:
+    """Name a route so that Envoy, the program and the records mean the same one."""
+    return f"{host.name}{route.path}"
+
+
+def _methods(methods: tuple[str, ...]) -> object:
+    return dict.fromkeys(methods, True) if methods else True
+
+
+def _rules(rules: Iterable[Rule]) -> dict[str, object]:
+    exact: dict[str, list[object]] = {}
+    prefix: list[list[object]] = []
+    for rule in rules:
+        text, methods = str(rule.identity), _methods(rule.methods)
+        if rule.identity.prefix:
+            prefix.append([text.removesuffix("*"), methods])
+        else:
+            exact.setdefault(text, []).append(methods)
+    return {"exact": exact, "prefix": prefix}
+
+
+def _route(host: Host, route: Route) -> dict[str, object]:
+    table: dict[str, object] = {
+        "host": host.name,
+        "path": route.path,
+        "trust": {domain.name: True for domain in host.clients.trust},
+        "mode": "report" if route.mode is RouteMode.REPORT else "enforce",
+        "session": host.session,
+        "deny": _rules(route.deny),
+        "headers": [[name.lower(), field.value] for name, field in route.headers],
+    }
+    if route.methods:
+        table["methods"] = _methods(route.methods)
+    if isinstance(route.allow, Open):
+        table["open"] = route.allow.value
+    else:
+        table["allow"] = _rules(route.allow)
+    return table
+
+
+def _platform_routes(host: Host) -> dict[str, object]:
+    """Give the routes that a user does not write: for no route at all, for the wrong host, for the session keys."""
+    base = {
+        "host": host.name,
+        "trust": {domain.name: True for domain in host.clients.trust},
+        "mode": "enforce",
+        "session": False,
+        "deny": _rules(()),
+        "headers": (),
+    }
+    return {
+        f"{host.name}{MISDIRECTED}": {**base, "path": "", "status": 421, "code": Reason.REQUEST_MISDIRECTED.value},
+        f"{host.name}!": {**base, "path": "", "status": 404, "code": Reason.REQUEST_NO_ROUTE.value},
+        f"{host.name}{JWKS}": {**base, "path": "/.well-known/jwks.json", "open": Open.ANYONE.value},
+    }
+
+
+def program(slice_: Slice, source: str, *, by: str, retired: Iterable[Host] = ()) -> str:
+    """Give the whole Lua program.
+
+    ``source`` is the text of ``access.lua``; ``by`` the gateway's own SPIFFE id. ``retired`` are hosts of the slice before:
+    where their routes are gone, their policy stays for this one push, as requests that Envoy had matched need it.
+    """
+    routes: dict[str, object] = {}
+    for host in (*retired, *slice_.world.hosts.values()):
+        routes |= {route_name(host, route): _route(host, route) for route in host.routes} | _platform_routes(host)
+    named = {m for h in slice_.world.hosts.values() for r in h.routes for m in r.methods}
+    named |= {m for h in slice_.world.hosts.values() for r in h.routes for rule in _all_rules(r) for m in rule.methods}
+    tables: dict[str, object] = {
+        "BY": by,
+        "REVISION": slice_.digest,
+        "AGENT": AGENT_CLUSTER,
+        "METHODS": dict.fromkeys((*METHODS, *sorted(named - set(METHODS))), True),
+        "TITLES": {reason.value: explanation.summary for reason, explanation in EXPLANATIONS.items()},
+        "DENIED": dict.fromkeys(slice_.denied, True),
+        "ROUTES": routes,
+    }
+    return "\n".join(f"local {name} = {literal(table)}" for name, table in tables.items()) + "\n" + source
+
+
+def _all_rules(route: Route) -> tuple[Rule, ...]:
+    return route.deny if isinstance(route.allow, Open) else (*route.allow, *route.deny)
