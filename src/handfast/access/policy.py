@@ -11,6 +11,9 @@ from enum import StrEnum
 
 from handfast.base.spiffe import SpiffeId, TrustDomain
 
+JWKS_PATH = "/.well-known/jwks.json"
+"""Where a host with sessions shows their public keys, to anyone that its handshake lets in."""
+
 
 class CertificateMode(StrEnum):
     """Whether a host asks a client for a certificate, and whether a handshake without one fails."""
@@ -114,9 +117,13 @@ class Route:
     mode: RouteMode = RouteMode.ENFORCE
     headers: tuple[tuple[str, IdentityField], ...] = ()
 
+    def covers_method(self, method: str) -> bool:
+        """Tell whether anybody may use ``method`` here."""
+        return not self.methods or method in self.methods
+
     def matches(self, path: str) -> bool:
         """Tell whether ``path`` (normalised, no query) is this route's or below it."""
-        return self.path == "/" or path == self.path or path.startswith(f"{self.path}/")
+        return self.path in {"/", path} or path.startswith(f"{self.path}/")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,9 +5,13 @@ It is what the server sends to an agent, what the agent keeps on disk, and what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, replace
 
 from handfast.access.world import World
+from handfast.access.world_file import document, parse_world
+from handfast.base.refusal import BadInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,52 @@ class Slice:
     issuers: tuple[str, ...]
     crls: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
+
+
+def document_of(slice_: Slice) -> dict[str, object]:
+    """Give the slice as plain values, for the wire and the disk."""
+    return {
+        "digest": slice_.digest,
+        "revision": slice_.revision,
+        "world": document(slice_.world),
+        "roots": list(slice_.roots),
+        "issuers": list(slice_.issuers),
+        "crls": list(slice_.crls),
+        "denied": list(slice_.denied),
+    }
+
+
+def parse_slice(raw: bytes, before: Slice | None = None) -> Slice:
+    """Read what `document_of` gave, as JSON. Where the world is that of ``before``, it is not read again.
+
+    Raises:
+        BadInput: it is not a slice, or its digest is not that of its content.
+    """
+    try:
+        plain = json.loads(raw)
+        same = before is not None and plain["world"] == document(before.world)
+        world = before.world if before and same else parse_world(json.dumps(plain["world"]), file="slice")
+        lists = {name: tuple(str(text) for text in plain[name]) for name in ("roots", "issuers", "crls", "denied")}
+        slice_ = make_slice(revision=int(plain["revision"]), world=world, **lists)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput("this is not a slice", hint="it is made anew when the server is reached") from error
+    if slice_.digest != plain.get("digest"):
+        raise BadInput(
+            "the slice's digest is not that of its content", hint="it is made anew when the server is reached"
+        )
+    return slice_
+
+
+def make_slice(
+    *,
+    revision: int,
+    world: World,
+    roots: tuple[str, ...],
+    issuers: tuple[str, ...],
+    crls: tuple[str, ...] = (),
+    denied: tuple[str, ...] = (),
+) -> Slice:
+    """Give the slice of this content, with the digest that names it (the first 32 hex digits of SHA-256)."""
+    content = Slice("", revision, world, roots, issuers, crls, tuple(sorted(denied)))
+    canonical = json.dumps(document_of(content), sort_keys=True, separators=(",", ":")).encode()
+    return replace(content, digest=hashlib.sha256(canonical).hexdigest()[:32])

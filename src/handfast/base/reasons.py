@@ -286,4 +286,3 @@ def _table() -> dict[Reason, Explanation]:
 
 
 EXPLANATIONS: dict[Reason, Explanation] = _table()
-

@@ -16,16 +16,31 @@ RUNTIME: dict[str, object] = {
 }
 
 
-def bootstrap(*, node: str, ads_socket: str, admin_socket: str) -> dict[str, object]:
-    """Give Envoy's bootstrap (protobuf's JSON form). The sockets are paths of Unix sockets."""
+MOST_CONNECTIONS = 50_000
+
+
+def _connections(most: int) -> dict[str, object]:
+    """Bound the connections of clients: beyond them new ones are closed, and those that are open go on."""
+    config = "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {"@type": config, "max_active_downstream_connections": most},
+    }
+
+
+def bootstrap(*, node: str, ads_socket: str) -> dict[str, object]:
+    """Give Envoy's bootstrap (protobuf's JSON form). ``ads_socket`` is the path of the agent's Unix socket.
+
+    Who runs Envoy adds where its administration listens.
+    """
     grpc = {"google_grpc": {"target_uri": f"unix:{ads_socket}", "stat_prefix": "ads"}}
     return {
         "node": {"id": node, "cluster": "handfast"},
-        "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
         "dynamic_resources": {
             "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [grpc]},
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
             "cds_config": {"ads": {}, "resource_api_version": "V3"},
         },
         "layered_runtime": RUNTIME,
+        "overload_manager": {"resource_monitors": [_connections(MOST_CONNECTIONS)]},
     }

@@ -110,7 +110,7 @@ def program(slice_: Slice, source: str, *, by: str, retired: Iterable[Host] = ()
     named |= {m for h in slice_.world.hosts.values() for r in h.routes for rule in _all_rules(r) for m in rule.methods}
     tables: dict[str, object] = {
         "BY": by,
-        "REVISION": slice_.digest,
+        "REVISION": str(slice_.revision),
         "AGENT": AGENT_CLUSTER,
         "METHODS": dict.fromkeys((*METHODS, *sorted(named - set(METHODS))), True),
         "TITLES": {reason.value: explanation.summary for reason, explanation in EXPLANATIONS.items()},

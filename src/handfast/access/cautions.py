@@ -1,0 +1,119 @@
+"""What is allowed in a world and most likely not meant.
+
+Decides what to point at. Refuses to forbid any of it: a world with warnings is served like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from handfast.access.patterns import pattern_text
+from handfast.access.policy import CertificateMode, Host, IdentityPattern, Open, Route, RouteMode, Rule
+from handfast.access.world import World
+from handfast.trust.entries import RESERVED
+
+
+def warnings(world: World) -> list[str]:
+    """Give one sentence a doubt, each beginning with the host and route, or the workload, that it is about."""
+    of_hosts = [
+        f"{name}{route.path}: {doubt}"
+        for name, host in sorted(world.hosts.items())
+        for route in host.routes
+        for doubt in _route_doubts(world, host, route)
+    ]
+    return [*of_hosts, *_shared_names(world)]
+
+
+def _route_doubts(world: World, host: Host, route: Route) -> Iterator[str]:
+    if route.mode is RouteMode.REPORT:
+        yield "is in report mode: what it would refuse is let pass"
+    if route.allow is Open.ANYONE:
+        yield _open_doubt(host)
+    elif route.allow is Open.ANY_CERTIFICATE:
+        yield "lets in every identity of the trust domain"
+    elif not route.allow:
+        yield "allows nobody"
+    if route.deny and host.clients.certificate is CertificateMode.OFF:
+        yield "its denies never apply, as the host asks for no certificate"
+    yield from _rule_doubts(world, host, route)
+
+
+def _open_doubt(host: Host) -> str:
+    if host.clients.certificate is CertificateMode.REQUIRED:
+        return "allows anyone, yet the host requires a certificate: nobody comes without one"
+    return "lets in anyone, without a certificate"
+
+
+def _rule_doubts(world: World, host: Host, route: Route) -> Iterator[str]:
+    allows = () if isinstance(route.allow, Open) else route.allow
+    denied, allowed = _by_identity(route.deny), _by_identity(allows)
+    for rule in allows:
+        name = pattern_text(rule.identity, own=world.trust_domain)
+        if denying := _covering(rule, denied):
+            yield f"allow {name} has no effect: deny {pattern_text(denying.identity, own=world.trust_domain)} covers it"
+        elif wider := _covering(rule, allowed):
+            yield f"allow {name} adds nothing: allow {pattern_text(wider.identity, own=world.trust_domain)} covers it"
+        if route.methods and rule.methods and not set(rule.methods) & set(route.methods):
+            yield f"allow {name} has no effect: the route has none of its methods"
+    for pattern in sorted({*denied, *allowed}):
+        if doubt := _identity_doubt(world, host, pattern):
+            yield f"{pattern_text(pattern, own=world.trust_domain)}: {doubt}"
+
+
+def _by_identity(rules: Iterable[Rule]) -> Mapping[IdentityPattern, list[Rule]]:
+    grouped: dict[IdentityPattern, list[Rule]] = {}
+    for rule in rules:
+        grouped.setdefault(rule.identity, []).append(rule)
+    return grouped
+
+
+def _covering(rule: Rule, grouped: Mapping[IdentityPattern, list[Rule]]) -> Rule | None:
+    """Give another rule that says all that ``rule`` says."""
+    near = (other for pattern in _as_wide(rule.identity) for other in grouped.get(pattern, ()))
+    return next((other for other in near if other != rule and covers(other, rule)), None)
+
+
+def _as_wide(pattern: IdentityPattern) -> Iterator[IdentityPattern]:
+    """Give the pattern, and those that mean all below each part of its name."""
+    yield pattern
+    yield IdentityPattern(pattern.trust_domain, "", prefix=True)
+    for at, char in enumerate(pattern.name, start=1):
+        if char == "/":
+            yield IdentityPattern(pattern.trust_domain, pattern.name[:at], prefix=True)
+
+
+def covers(wide: Rule, narrow: Rule) -> bool:
+    """Tell whether ``wide`` speaks of every identity and method that ``narrow`` speaks of."""
+    if wide.identity.trust_domain != narrow.identity.trust_domain:
+        return False
+    if not wide.identity.prefix and wide.identity != narrow.identity:
+        return False
+    if not narrow.identity.name.startswith(wide.identity.name):
+        return False
+    return not wide.methods or (bool(narrow.methods) and set(narrow.methods) <= set(wide.methods))
+
+
+def _identity_doubt(world: World, host: Host, pattern: IdentityPattern) -> str:
+    if pattern.trust_domain not in host.clients.trust:
+        return "the host does not trust this trust domain"
+    if f"{pattern.name}/".startswith(RESERVED) or _is_granted(world, pattern):
+        return ""
+    return "no workload has this identity"
+
+
+def _is_granted(world: World, pattern: IdentityPattern) -> bool:
+    if not pattern.prefix:
+        return pattern.name in world.workloads
+    return any(pattern.matches(workload.identity) for workload in world.workloads.values())
+
+
+def _shared_names(world: World) -> list[str]:
+    holders: dict[str, list[str]] = {}
+    for name, workload in sorted(world.workloads.items()):
+        for dns in workload.dns:
+            holders.setdefault(dns, []).append(name)
+    return [
+        f"{names[0]}: shares the DNS name {dns} with {', '.join(names[1:4])}: each can stand in for the other"
+        for dns, names in sorted(holders.items())
+        if len(names) > 1
+    ]

@@ -1,0 +1,186 @@
+"""The world file's JSON Schema (2020-12), for editors.
+
+Decides what an editor says while one types. Refuses to be the judge: `parse_world` is, and knows more (what contradicts what).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from handfast.access import host_file, values, world_file
+from handfast.access.policy import CertificateMode, IdentityField, Open, RouteMode
+
+Schema = dict[str, object]
+
+_LISTEN = r"(([0-9.]+|\[[0-9A-Fa-f:.]+\]):)?[1-9][0-9]{0,4}"
+_URL = r"https?://[^/?#@\s]+"
+_SEGMENTS = r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*"
+_IDENTITY = rf"(spiffe://[a-z0-9._-]+/)?({_SEGMENTS}|({_SEGMENTS}/)?\*)"
+
+
+def schema() -> Schema:
+    """Give the whole schema as plain values."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Handfast world file",
+        **_object(
+            "Everything a user of Handfast writes: who exists, what is served, and to whom.",
+            {
+                "trust_domain": _text(
+                    "The trust domain of all identities here.", r"[a-z0-9._-]+", "example.org", most=255
+                ),
+                "workloads": _named(
+                    "Who may get a certificate, by name.", _SEGMENTS, _workload(), world_file.MAX_WORKLOADS
+                ),
+                "hosts": _named(
+                    "What gateways serve, by server name.", values.DNS_PATTERN, _host(), world_file.MAX_HOSTS
+                ),
+            },
+            ["trust_domain"],
+        ),
+        "$defs": {
+            "rule": _rule(),
+            "rules": _list("Rules; their order does not count.", {"$ref": "#/$defs/rule"}, host_file.MAX_RULES),
+        },
+    }
+
+
+def _workload() -> Schema:
+    names = _list("The DNS names that its certificates carry.", _dns("payments.internal"), world_file.MAX_DNS_NAMES)
+    ttl = _text(
+        "How long its certificates live: a number and s, m, h or d. 24h unless given.",
+        values.DURATION_PATTERN,
+        "15m",
+        "1h",
+        "7d",
+    )
+    return {**_object("A workload.", {"dns": names, "ttl": ttl}, []), "type": ["object", "null"]}
+
+
+def _host() -> Schema:
+    return _object(
+        "One server name that gateways serve.",
+        {
+            "listen": {
+                "description": "Where to listen: a port (of every IPv4 address), or address and port.",
+                "oneOf": [
+                    {"type": "integer", "minimum": 1, "maximum": 65535},
+                    {"type": "string", "pattern": _whole(_LISTEN)},
+                ],
+                "examples": [8443, "127.0.0.1:8443", "[::1]:8443"],
+            },
+            "clients": _clients(),
+            "routes": {**_list("What is served below which path.", _route(), host_file.MAX_ROUTES), "minItems": 1},
+            "session": {
+                "description": "Whether a client with a certificate gets a Handfast_Authorization cookie.",
+                "type": "boolean",
+                "default": False,
+            },
+        },
+        ["listen", "routes"],
+    )
+
+
+def _clients() -> Schema:
+    trust = _list(
+        "Trust domains whose certificates count here; the world's own unless given.", _text("", r"[a-z0-9._-]+"), 1000
+    )
+    certificate = {
+        "description": "off: ask for none. optional: ask, and answer 403 where a route wants one. required: no handshake without one.",
+        "enum": [*(mode.value for mode in CertificateMode), False],
+        "default": CertificateMode.REQUIRED.value,
+    }
+    return _object(
+        "Whose certificates count, and whether one is asked for.", {"trust": trust, "certificate": certificate}, []
+    )
+
+
+def _route() -> Schema:
+    return _object(
+        "A path and all below it: the service behind, and who may come. The longest path that matches counts.",
+        {
+            "path": _text(
+                "Absolute and normal; '/' is all.", values.PATH_PATTERN, "/", "/v1/ledger", most=values.MAX_PATH_BYTES
+            ),
+            "upstream": _text("The service behind it.", _URL, "http://127.0.0.1:9000", "https://ledger.internal:9443"),
+            "allow": {
+                "description": "Who may come: anyone, any-certificate, or rules. What no rule allows is denied.",
+                "oneOf": [{"enum": [word.value for word in Open]}, {"$ref": "#/$defs/rules"}],
+                "examples": ["anyone", ["payments", {"identity": "team/*", "methods": ["GET"]}]],
+            },
+            "deny": {"description": "Who may not come, whatever is allowed.", "$ref": "#/$defs/rules"},
+            "methods": _methods("What anybody may do here; everything unless given."),
+            "mode": {
+                "description": "enforce: decisions bind. report: what would be refused is recorded and let pass.",
+                "enum": [mode.value for mode in RouteMode],
+                "default": RouteMode.ENFORCE.value,
+            },
+            "headers": {
+                "description": "Request headers for the service, with what of the client's certificate they carry.",
+                "type": "object",
+                "propertyNames": {"pattern": _whole(values.HEADER_PATTERN), "maxLength": values.MAX_TOKEN_BYTES},
+                "additionalProperties": {"enum": [carries.value for carries in IdentityField]},
+                "maxProperties": host_file.MAX_HEADERS,
+                "examples": [{"X-Client-CN": "common-name"}],
+            },
+        },
+        ["path", "upstream", "allow"],
+    )
+
+
+def _rule() -> Schema:
+    identity = _text(
+        "A name of this trust domain, all below one (team/*), all (*), or a SPIFFE id.",
+        _IDENTITY,
+        "payments",
+        "team/*",
+        "spiffe://example.org/payments",
+    )
+    long = _object(
+        "An identity and its methods.", {"identity": identity, "methods": _methods("All unless given.")}, ["identity"]
+    )
+    return {"description": "An identity, or an identity and the methods that it may use.", "oneOf": [identity, long]}
+
+
+def _methods(description: str) -> Schema:
+    method = _text("", values.METHOD_PATTERN, "GET", "POST", most=values.MAX_TOKEN_BYTES)
+    return {**_list(description, method, host_file.MAX_METHODS), "minItems": 1}
+
+
+def _dns(*examples: str) -> Schema:
+    return _text("", values.DNS_PATTERN, *examples, most=values.MAX_DNS_BYTES)
+
+
+def _whole(pattern: str) -> str:
+    return f"^(?:{pattern})$"
+
+
+def _text(description: str, pattern: str, *examples: str, most: int = 0) -> Schema:
+    plain: Schema = {"type": "string", "pattern": _whole(pattern)}
+    plain |= {"description": description} if description else {}
+    plain |= {"maxLength": most} if most else {}
+    return plain | ({"examples": list(examples)} if examples else {})
+
+
+def _list(description: str, of: Schema, most: int) -> Schema:
+    return {"description": description, "type": "array", "items": of, "uniqueItems": True, "maxItems": most}
+
+
+def _named(description: str, name: str, of: Schema, most: int) -> Schema:
+    return {
+        "description": description,
+        "type": "object",
+        "propertyNames": {"pattern": _whole(name)},
+        "additionalProperties": of,
+        "maxProperties": most,
+    }
+
+
+def _object(description: str, properties: Schema, required: Collection[str]) -> Schema:
+    return {
+        "description": description,
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }

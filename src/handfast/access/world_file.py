@@ -1,0 +1,140 @@
+"""The world file: from text to a `World` that cannot be wrong, and from a `World` to its canonical form.
+
+Decides what a user may write, and names file, line, key and remedy where that fails. Refuses to know where the text came
+from: a file, the API and an agent's slice are read alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from ipaddress import ip_address
+
+from handfast.access import values
+from handfast.access.cautions import warnings
+from handfast.access.host_file import host_document, parse_host
+from handfast.access.patterns import OPEN_WORDS
+from handfast.access.policy import Host, Listen
+from handfast.access.world import World
+from handfast.access.yaml_lines import Node, any_table, distinct, items, parse_yaml, placed, table, value
+from handfast.base.refusal import BadInput
+from handfast.base.spiffe import SpiffeId, TrustDomain
+from handfast.trust.entries import DEFAULT_TTL, RESERVED, Workload
+
+__all__ = ["digest", "document", "parse_world", "warnings"]
+
+MAX_HOSTS = 1000
+MAX_WORKLOADS = 10_000
+MAX_DNS_NAMES = 64
+
+WORLD_KEYS = ("trust_domain", "workloads", "hosts")
+WORKLOAD_KEYS = ("dns", "ttl")
+LATER: Mapping[str, str] = {
+    "authorities": "remove it; for now a host trusts the world's own trust domain alone",
+    "services": "remove it; for now a gateway in front of the service does its part: see 'hosts'",
+}
+LATER_OF_WORKLOADS: Mapping[str, str] = {
+    "selectors": "remove it; for now an operator issues certificates, or hands out join tokens",
+}
+
+
+def parse_world(text: str, *, file: str = "") -> World:
+    """Read a world file (YAML or JSON, at most 1 MiB).
+
+    Defaults: a workload's ``ttl`` is 24 hours; a host trusts the own trust domain and requires a certificate; a route enforces.
+    A bare port in ``listen`` is that port of every IPv4 address (``0.0.0.0``). ``allow`` has no default.
+
+    Raises:
+        BadInput: it is not a world; names file, line and key, and says what to write instead.
+    """
+    root = table(parse_yaml(text, file=file), WORLD_KEYS, later=LATER)
+    own = value(root.need("trust_domain", hint="such as example.org"), TrustDomain)
+    workloads = _entries(root.nodes.get("workloads"), MAX_WORKLOADS)
+    hosts = _entries(root.nodes.get("hosts"), MAX_HOSTS)
+    world = World(
+        trust_domain=own,
+        workloads={name: _workload(name, node, own) for name, node in workloads.items()},
+        hosts={name: parse_host(name, node, own=own) for name, node in hosts.items()},
+    )
+    _refuse_clashes(world.hosts.values(), hosts)
+    return world
+
+
+def document(world: World) -> dict[str, object]:
+    """Give the canonical plain form: what a world file of this world holds, with what is empty or a default left out.
+
+    Written down as JSON or YAML and parsed again it is an equal world.
+    """
+    plain: dict[str, object] = {"trust_domain": world.trust_domain.name}
+    if world.workloads:
+        plain["workloads"] = {name: _workload_document(one) for name, one in sorted(world.workloads.items())}
+    if world.hosts:
+        plain["hosts"] = {name: host_document(one, own=world.trust_domain) for name, one in sorted(world.hosts.items())}
+    return plain
+
+
+def digest(text: str) -> str:
+    """Name a world by its content: SHA-256 (hex) of the canonical form.
+
+    Comments, quotes, the order of keys and rules, and defaults written out do not change it. What decides does.
+
+    Raises:
+        BadInput: it is not a world.
+    """
+    canonical = json.dumps(document(parse_world(text)), sort_keys=True, separators=(",", ":"))
+    return sha256(canonical.encode()).hexdigest()
+
+
+def _entries(node: Node | None, most: int) -> Mapping[str, Node]:
+    if node is None:
+        return {}
+    found = any_table(node)
+    if len(found.nodes) > most:
+        raise found.place.error(f"there are {len(found.nodes)} entries; {most} are the most")
+    return found.nodes
+
+
+# Workloads
+
+
+def _workload(name: str, node: Node, own: TrustDomain) -> Workload:
+    found = table(node, WORKLOAD_KEYS, later=LATER_OF_WORKLOADS)
+    identity = placed(found.place, lambda: _name(name, own))
+    dns_nodes = items(found.nodes["dns"], most=MAX_DNS_NAMES) if "dns" in found.nodes else ()
+    dns = distinct(dns_nodes, lambda one: value(one, values.dns_name))
+    ttl = value(found.nodes["ttl"], values.duration) if "ttl" in found.nodes else DEFAULT_TTL
+    return Workload(identity, dns, ttl)
+
+
+def _name(name: str, own: TrustDomain) -> SpiffeId:
+    if f"{name}/".startswith(RESERVED):
+        raise BadInput(f"names below {RESERVED!r} are the platform's own", hint="choose another name")
+    if name in OPEN_WORDS:
+        raise BadInput(f"{name!r} means something else in a rule", hint="choose another name")
+    return own.id(name)
+
+
+def _workload_document(workload: Workload) -> dict[str, object]:
+    plain: dict[str, object] = {"dns": list(workload.dns)} if workload.dns else {}
+    return plain if workload.ttl == DEFAULT_TTL else plain | {"ttl": values.duration_text(workload.ttl)}
+
+
+# Hosts together
+
+
+def _refuse_clashes(hosts: Iterable[Host], nodes: Mapping[str, Node]) -> None:
+    """Refuse a port of one address beside the same port of all addresses: only one of the two could listen."""
+    by_port: dict[tuple[int, int], Listen] = {}
+    for host in sorted(hosts, key=lambda host: (not _is_any(host.listen), host.name)):
+        place = (ip_address(host.listen.address).version, host.listen.port)
+        held = by_port.setdefault(place, host.listen)
+        if held != host.listen and _is_any(held):
+            at = any_table(nodes[host.name]).nodes["listen"].place
+            raise at.error(
+                f"another host listens on {held}, which is this port too", hint="give both the same 'listen'"
+            )
+
+
+def _is_any(listen: Listen) -> bool:
+    return ip_address(listen.address).is_unspecified

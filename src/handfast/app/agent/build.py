@@ -1,0 +1,234 @@
+"""The agent, put together: its own certificate, the watch on the world, the gateway, the reports."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from handfast.access.slice import Slice, parse_slice
+from handfast.app.agent.gateway import GatewayKeeper
+from handfast.app.agent.keeping import Ask, Kept
+from handfast.app.agent.paths import AgentPaths
+from handfast.app.agent.reporting import Reporter
+from handfast.app.agent.session import Sessions
+from handfast.app.client import Api
+from handfast.app.server.agents import GATEWAY_NAME
+from handfast.app.server.messages import AgentReport, CertificateAnswer, HostCertificateRequest, JoinRequest, Nothing, RenewRequest
+from handfast.base.reasons import Reason
+from handfast.base.refusal import HandfastError, Unavailable
+from handfast.base.spiffe import TrustDomain
+from handfast.envoy.bootstrap import bootstrap
+from handfast.io.ads import AdsServer
+from handfast.io.credentials import Credential
+from handfast.io.envoy_admin import EnvoyAdmin
+from handfast.io.envoy_process import EnvoyProcess, Exit
+from handfast.io.files import private_directory, write
+from handfast.io.ports import Clock
+from handfast.sdk.contexts import RotatingSSLContext, client_context, joining_context
+from handfast.sdk.front import Front
+from handfast.trust.facts import pem_certificates
+
+_log = structlog.get_logger("handfast.agent")
+WATCH_S = 50
+RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """What an agent is started with.
+
+    ``bundle_pem`` are the roots by which it knows the server; ``token`` lets it join when it has no certificate yet.
+    ``envoy`` is a path, or None for the one that comes with the package. ``concurrency`` is Envoy's number of workers.
+    """
+
+    name: str
+    directory: Path
+    server_url: str
+    bundle_pem: str
+    trust_domain: TrustDomain
+    token: str = ""
+    envoy: Path | None = None
+    concurrency: int = 2
+    drain_s: float = 2.0
+
+
+class Agent:
+    """One agent. Start it, wait for `ready`, stop it."""
+
+    def __init__(self, config: AgentConfig, clock: Clock) -> None:
+        """Put the parts together; nothing runs yet."""
+        self.config, self._clock = config, clock
+        self.paths = paths = AgentPaths(config.directory)
+        for directory in (paths.root, paths.envoy, paths.host("x").parent, paths.run):
+            private_directory(directory)
+        self._identity = Kept(paths.identity, clock, self._ask_for_identity)
+        self._context = RotatingSSLContext(joining_context(config.bundle_pem.encode()))
+        self._api = Api.remote(config.server_url, self._context)
+        self._slice: Slice | None = None
+        self._admin = EnvoyAdmin(paths.socket("admin"))
+        by = config.trust_domain.id(f"{GATEWAY_NAME}{config.name}")
+        self._sessions = Sessions(paths.session_key, str(by), config.trust_domain, clock)
+        self._reporter = Reporter(
+            name=config.name, clock=clock, send=self._send, admin=self._admin, log=paths.access_log, known_cas=self._known_cas
+        )
+        self._ads = AdsServer()
+        self._gateway = GatewayKeeper(
+            paths=paths, ads=self._ads, clock=clock, ask=self._ask_for_host, by=str(by), jwks=self._sessions.jwks,
+            find=self._reporter.find,
+        )  # fmt: skip
+        self._ads.on_rejected(self._gateway.rejected)
+        self._front = Front(self._sessions.app(), on_failed_handshake=lambda _: None)
+        self._envoy = EnvoyProcess(
+            config.envoy,
+            bootstrap(node=config.name, ads_socket=str(paths.socket("ads"))),
+            paths.run,
+            concurrency=config.concurrency,
+            on_exit=self._envoy_died,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def acknowledged(self) -> str:
+        """The digest of the slice that Envoy took whole last."""
+        return self._gateway.state.acknowledged.value
+
+    async def start(self) -> None:
+        """Get the certificate, the slice and Envoy going.
+
+        Raises:
+            HandfastError: there is no certificate and none is to be had, or Envoy cannot be started.
+        """
+        await self._ensure_identity()
+        await self._ads.start(self.paths.socket("ads"))
+        await self._front.listen_unix(self.paths.socket("session"))
+        await self._recall()
+        await self._envoy.start()
+        for work in (self._watch(), self._keep_identity(), self._gateway.keep_certificates(), self._reporter.follow_log(),
+                     self._reporter.count(lambda: self.acknowledged), self._tell_at_once()):  # fmt: skip
+            self._tasks.append(asyncio.create_task(work))
+
+    async def ready(self, digest: str, timeout_s: float) -> bool:
+        """Wait until Envoy serves the slice ``digest``."""
+        acknowledged = self._gateway.state.acknowledged
+        try:
+            async with asyncio.timeout(timeout_s):
+                while acknowledged.value != digest:
+                    await acknowledged.wait_for_change(acknowledged.value, None)
+        except TimeoutError:
+            return False
+        return True
+
+    async def failed(self) -> None:
+        """Wait for as long as all parts run; a part that ends has failed, and its fault is raised here."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """Drain and stop Envoy, then everything else."""
+        await self._envoy.stop(self.config.drain_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._front.stop(0.5)
+        await self._ads.stop()
+        self._reporter.close()
+        await self._api.__aexit__()
+
+    def _envoy_died(self, how: Exit) -> None:
+        self._reporter.find(how.refusal.reason, dict(how.refusal.evidence))
+
+    # The agent's own certificate
+
+    async def _ask_for_identity(self, csr: str) -> CertificateAnswer:
+        if self._identity.current.value:
+            return await self._api.call("POST", "/v1/certificates/renew", CertificateAnswer, RenewRequest(csr=csr))
+        request = JoinRequest(token=self.config.token or "-" * 16, name=self.config.name, csr=csr)
+        return await self._api.call("POST", "/v1/agents/join", CertificateAnswer, request)
+
+    async def _ensure_identity(self) -> None:
+        """Have a certificate that counts, and use it from the next connection on."""
+        if held := self._identity.current.value:
+            self._use(held)
+        self._use(await self._identity.ensure())
+
+    def _use(self, credential: Credential) -> None:
+        bundle = credential.bundle_pem.encode()
+        self._context.rotate(client_context(credential.chain_pem.encode(), credential.key_pem.encode(), bundle))
+
+    async def _keep_identity(self) -> None:
+        while True:
+            await self._clock.sleep(self._identity.next_look())
+            try:
+                await self._ensure_identity()
+            except HandfastError as error:
+                self._reporter.find(Reason.RENEWAL_FAILED, {"agent": self.config.name, "error": str(error)})
+
+    def _ask_for_host(self, host: str) -> Ask:
+        async def ask(csr: str) -> CertificateAnswer:
+            request = HostCertificateRequest(host=host, csr=csr)
+            return await self._api.call("POST", "/v1/agents/self/certificates", CertificateAnswer, request)
+
+        return ask
+
+    # The world
+
+    async def _recall(self) -> None:
+        """Begin with the slice that Envoy served last, so that the gateway runs with the server away."""
+        if self.paths.slice.exists():
+            try:
+                await self._take(parse_slice(self.paths.slice.read_bytes()))
+            except HandfastError as error:
+                self._reporter.find(Reason.SNAPSHOT_BAD, {"file": self.paths.slice.name, "error": str(error)})
+
+    async def _watch(self) -> None:
+        """Follow the server's slice with blocking queries, for ever."""
+        known = self._slice.digest if self._slice else ""
+        while True:
+            try:
+                known = await self._look(known)
+            except Unavailable as error:
+                self._reporter.find(Reason.SNAPSHOT_STALE, {"error": str(error)})
+                await self._clock.sleep(RETRY_S)
+            except HandfastError as error:
+                self._reporter.find(Reason.SNAPSHOT_BAD, {"error": str(error)})
+                await self._clock.sleep(RETRY_S)
+
+    async def _look(self, known: str) -> str:
+        headers = {"if-none-match": f'"{known}"'} if known else {}
+        response = await self._api.send(
+            "GET", "/v1/agents/self/world", query={"wait": str(WATCH_S)}, headers=headers, timeout_s=WATCH_S + 10
+        )
+        if response.status_code != 200:
+            return known
+        slice_ = parse_slice(response.content, self._slice)
+        await self._take(slice_)
+        write(self.paths.slice, response.content, 0o600)
+        return slice_.digest
+
+    async def _take(self, slice_: Slice) -> None:
+        self._slice = slice_
+        await self._gateway.take(slice_)
+
+    def _known_cas(self) -> list[bytes]:
+        """Give every CA certificate known here."""
+        return [der for pem in (self._slice.issuers if self._slice else ()) for der in pem_certificates(pem)]
+
+    # Reports
+
+    async def _send(self, report: AgentReport) -> None:
+        await self._api.call("POST", "/v1/agents/self/report", Nothing, report)
+
+    async def _tell_at_once(self) -> None:
+        """Report each slice as soon as Envoy has it, so that an operator who waits need not wait long."""
+        async for digest in self._gateway.state.acknowledged.subscribe():
+            if digest:
+                await self._reporter.tell(digest)
+
+
+def build_agent(config: AgentConfig, clock: Clock) -> Agent:
+    """Make an agent."""
+    return Agent(config, clock)

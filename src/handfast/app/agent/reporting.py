@@ -1,0 +1,146 @@
+"""What the agent tells the server: events from Envoy's log, counts from Envoy's statistics, findings, the slice in force.
+
+A line of the log counts as read once the server has what it says, so nothing is lost while one of the two is away.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from handfast.app.agent.traffic import METRIC, Kind, grown, read_counts
+from handfast.app.server.messages import AgentReport, TrafficRow
+from handfast.base.events import Event, FindingRaised
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, HandfastError, Refusal, Unavailable
+from handfast.doctor.verdict import verdict
+from handfast.envoy.access_log import read_row
+from handfast.envoy.failures import FailureReport
+from handfast.io.encoding import to_plain
+from handfast.io.envoy_admin import EnvoyAdmin
+from handfast.io.ids import new_event_id
+from handfast.io.ports import Clock
+from handfast.io.tail import Tail
+
+_log = structlog.get_logger("handfast.agent")
+MOST_EVENTS = 500
+COUNT_EVERY_S = 2.0
+RETRY_S = 1.0
+FINDING_AGAIN_S = 60.0
+MOST_FINDINGS = 100
+
+Send = Callable[[AgentReport], Awaitable[None]]
+KnownCas = Callable[[], Sequence[bytes]]
+"""Gives the DER of the CA certificates that explain chains."""
+
+
+class Reporter:
+    """Reports for one agent."""
+
+    def __init__(
+        self, *, name: str, clock: Clock, send: Send, admin: EnvoyAdmin, log: Path, known_cas: KnownCas
+    ) -> None:
+        """Follow ``log`` from where it was left."""
+        self._name, self._clock, self._send, self._admin, self._known_cas = name, clock, send, admin, known_cas
+        self._tail = Tail(log, position_file=log.with_suffix(".position"))
+        self._counted: dict[Kind, int] = {}
+        self._findings: dict[str, FindingRaised] = {}
+        self._untold: list[FindingRaised] = []
+
+    def find(self, reason: Reason, evidence: dict[str, str]) -> None:
+        """Raise a finding. The same one is told again after a minute at the earliest."""
+        key, now = f"{reason}{sorted(evidence.items())}", self._clock.now()
+        held = self._findings.get(key)
+        if held and (now - held.at).total_seconds() < FINDING_AGAIN_S:
+            return
+        finding = FindingRaised(id=new_event_id(), at=now, source=self._name, reason=reason, evidence=evidence)
+        self._findings = dict([*self._findings.items(), (key, finding)][-MOST_FINDINGS:])
+        self._untold = [*self._untold, finding][-MOST_FINDINGS:]
+        _log.warning(reason.value, **evidence)
+
+    async def follow_log(self) -> None:
+        """Read Envoy's log for ever, and send what it says."""
+        async for batch in self._tail:
+            events = [event for line in batch if (event := self._read(line))]
+            for start in range(0, len(events), MOST_EVENTS):
+                await self._insist(AgentReport(events=_plain(events[start : start + MOST_EVENTS])))
+            if self._tail.full and self._tail.rotate():
+                await self._reopen()
+
+    def _read(self, line: bytes) -> Event | None:
+        try:
+            return read_row(line, gateway=self._name, explain=self._explain, event_id=_name_of(line))
+        except BadInput as error:
+            _log.warning("row.unreadable", error=str(error))
+            return None
+
+    def _explain(self, report: FailureReport, offered_pem: str) -> Refusal:
+        return verdict(report, offered_pem, self._known_cas(), self._clock.now())
+
+    async def _reopen(self) -> None:
+        try:
+            await self._admin.post("/reopen_logs")
+        except Unavailable as error:
+            _log.warning("log.reopen", error=str(error))
+
+    async def count(self, acknowledged: Callable[[], str]) -> None:
+        """Send counts, findings and the slice in force, every two seconds for ever; each report is a sign of life."""
+        while True:
+            await self._clock.sleep(COUNT_EVERY_S)
+            await self.tell(acknowledged())
+
+    async def tell(self, acknowledged: str) -> None:
+        """Send one report; what could not be sent goes with the next one."""
+        now, traffic = await self._look()
+        told = list(self._untold)
+        report = AgentReport(
+            acknowledged=acknowledged,
+            findings=_plain(list(self._findings.values())),
+            events=_plain(told),
+            traffic=traffic,
+        )
+        try:
+            await self._send(report)
+        except HandfastError as error:
+            _log.debug("report.failed", error=str(error))
+            return
+        self._counted = now
+        self._untold = [finding for finding in self._untold if finding not in told]
+
+    async def _look(self) -> tuple[dict[Kind, int], list[TrafficRow]]:
+        try:
+            now = read_counts((await self._admin.get(f"/stats/prometheus?filter={METRIC.replace('_', '.', 1)}")).text)
+        except Unavailable:
+            return self._counted, []
+        return now, grown(self._counted, now)
+
+    async def _insist(self, report: AgentReport) -> None:
+        """Send a report, until it has arrived."""
+        while True:
+            try:
+                await self._send(report)
+            except Unavailable:
+                await self._clock.sleep(RETRY_S)
+            except HandfastError as error:
+                _log.error("report.refused", error=str(error))
+                return
+            else:
+                return
+
+    def close(self) -> None:
+        """Keep the place in the log."""
+        self._tail.close()
+
+
+def _plain(events: Sequence[Event]) -> list[dict[str, Any]]:
+    return [to_plain(event) for event in events]
+
+
+def _name_of(line: bytes) -> str:
+    """Name an event by its row, so that one read twice is one event. Rows hold time, ports and connection number."""
+    return base64.b32encode(hashlib.sha256(line).digest()[:16]).decode().rstrip("=").lower()

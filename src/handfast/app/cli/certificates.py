@@ -1,0 +1,252 @@
+"""``handfast cert``: issue, list, show, revoke."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from handfast.access.values import duration
+from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
+from handfast.app.client import Api
+from handfast.app.server.messages import (
+    ENCODER,
+    CertificateAnswer,
+    CertificateList,
+    CertificateRequest,
+    CertificateRow,
+    RevocationAnswer,
+    RevocationRequest,
+)
+from handfast.base.refusal import BadInput
+from handfast.io.credentials import Credential, new_key, p12
+from handfast.io.files import read, write_secret
+from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+
+app = typer.Typer(help="Issue, list, show and revoke certificates.", no_args_is_help=True, rich_markup_mode="rich")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def issue(  # noqa: PLR0913 - each is an option
+    name: Annotated[str, typer.Argument(help="The identity's name, such as payments or team/payments.")],
+    dns: Annotated[list[str] | None, typer.Option("--dns", help="A DNS name for the certificate; may be repeated.")] = None,
+    ttl: Annotated[str, typer.Option(help="How long it lives: 15m, 24h, 7d. Default: the workload's own, or 24h.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Where to put the files. Default: a directory of that name here.")] = None,
+    make_p12: Annotated[bool, typer.Option("--p12", help="Also write client.p12, which browsers import.")] = False,
+    operator: Annotated[bool, typer.Option("--operator", help="Make it an operator's: it may do all that you may.")] = False,
+    data: Data = DEFAULT_DATA,
+    server: Remote = "",
+    identity: Identity = NO_IDENTITY,
+) -> None:
+    """Issue a certificate. The key is made here and stays here; the server gets a signing request.
+
+    Writes cert.pem (with its chain), key.pem and ca.pem.
+
+    [bold]Examples[/bold]
+
+      handfast cert issue payments
+      handfast cert issue ledger --dns ledger.internal --ttl 7d --out /etc/ledger/tls
+      handfast cert issue alice --p12
+      handfast cert issue bob --operator --out bob-operator
+    """
+    key = new_key(name)
+    life = int(duration(ttl).total_seconds()) if ttl else None
+    request = CertificateRequest(name=name, csr=key.csr_pem, dns=dns or [], ttl_seconds=life, operator=operator)
+
+    async def work(api: Api) -> CertificateAnswer:
+        return await api.call("POST", "/v1/certificates", CertificateAnswer, request)
+
+    answer = ask(work, data, server, identity)
+    directory = out or Path(name.replace("/", "-"))
+    files = write_credential(directory, Credential(key.key_pem, answer.chain, answer.bundle))
+    typer.echo(f"issued {answer.identity} until {_moment(answer.not_after)}, serial {answer.serial}")
+    for path in files:
+        typer.echo(f"  {path}")
+    if make_p12:
+        _write_p12(directory / "client.p12", Credential(key.key_pem, answer.chain, answer.bundle), name)
+
+
+def write_credential(directory: Path, credential: Credential) -> list[Path]:
+    """Write the three files that TLS programs read."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / "cert.pem", directory / "key.pem", directory / "ca.pem"]
+    write_secret(paths[1], credential.key_pem.encode())
+    write_secret(paths[0], credential.chain_pem.encode())
+    write_secret(paths[2], credential.bundle_pem.encode())
+    return paths
+
+
+def _write_p12(path: Path, credential: Credential, name: str) -> None:
+    password = secrets.token_urlsafe(12)
+    write_secret(path, p12(credential, name, password))
+    typer.echo(f"  {path}, password {password} (it is not kept)")
+
+
+@app.command("list")
+def list_certificates(  # noqa: PLR0913 - each is an option
+    name: Annotated[str, typer.Option(help="Only those of this name.")] = "",
+    state: Annotated[str, typer.Option(help="issued, expired, revoked, failed or intended.")] = "",
+    as_json: Json = False,
+    data: Data = DEFAULT_DATA,
+    server: Remote = "",
+    identity: Identity = NO_IDENTITY,
+) -> None:
+    """List what was issued, newest first.
+
+    [bold]Examples[/bold]
+
+      handfast cert list
+      handfast cert list --name payments --state issued --json
+    """
+
+    async def work(api: Api) -> list[CertificateRow]:
+        rows: list[CertificateRow] = []
+        after = 0
+        while True:
+            query = {"name": name, "state": state, **({"after": str(after)} if after else {})}
+            page = await api.call("GET", "/v1/certificates", CertificateList, **query)
+            rows += page.certificates
+            after = page.next
+            if not after:
+                return rows
+
+    rows = ask(work, data, server, identity)
+    if as_json:
+        typer.echo(ENCODER.encode(rows))
+        return
+    _print_rows(rows)
+
+
+def _print_rows(rows: list[CertificateRow]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("serial", "name", "state", "until", "dns"):
+        table.add_column(heading, no_wrap=heading != "dns")
+    for row in rows:
+        table.add_row(row.serial[:16], row.name, row.state, _moment(row.not_after), ", ".join(row.dns))
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="A file with certificates (PEM), or a serial.")],
+    as_json: Json = False,
+    data: Data = DEFAULT_DATA,
+    server: Remote = "",
+    identity: Identity = NO_IDENTITY,
+) -> None:
+    """Show a certificate: from a file, without any server, or from the inventory by its serial.
+
+    [bold]Examples[/bold]
+
+      handfast cert show payments/cert.pem
+      handfast cert show 3f0c9e1a77…
+    """
+    if Path(what).is_file():
+        found = [facts(der) for der in pem_certificates(read(Path(what)).decode(errors="replace"))]
+        if not found:
+            raise BadInput("there is no certificate in this file", file=what, hint="it is read as PEM")
+        typer.echo(ENCODER.encode([_plain(one) for one in found]) if as_json else "\n\n".join(map(_describe, found)))
+        return
+
+    async def work(api: Api) -> CertificateRow:
+        return await api.call("GET", f"/v1/certificates/{_serial(what)}", CertificateRow)
+
+    row = ask(work, data, server, identity)
+    typer.echo(ENCODER.encode(row) if as_json else _describe_row(row))
+
+
+def _serial(text: str) -> str:
+    serial = text.replace(":", "").lower()
+    if not serial or len(serial) > 40 or set(serial) - set("0123456789abcdef"):
+        raise BadInput(f"{text[:80]!r} is neither a file nor a serial", hint="a serial is hex; see 'handfast cert list'")
+    return serial
+
+
+@app.command()
+def revoke(  # noqa: PLR0913 - each is an option
+    what: Annotated[str, typer.Argument(help="A serial, or a name: then all its live certificates.")],
+    reason: Annotated[str, typer.Option(help="Why, in RFC 5280's words, such as keyCompromise or superseded.")] = "unspecified",
+    as_json: Json = False,
+    data: Data = DEFAULT_DATA,
+    server: Remote = "",
+    identity: Identity = NO_IDENTITY,
+) -> None:
+    """Revoke. From then on it is refused everywhere, on connections that are open now, too.
+
+    [bold]Examples[/bold]
+
+      handfast cert revoke payments --reason keyCompromise
+      handfast cert revoke 3f0c9e1a77…
+    """
+    by_serial = len(what) > 30 and not set(what.lower()) - set("0123456789abcdef:")
+    target = {"serial": _serial(what)} if by_serial else {"name": what}
+
+    async def work(api: Api) -> RevocationAnswer:
+        request = RevocationRequest(reason=reason, **target)
+        return await api.call("POST", "/v1/revocations", RevocationAnswer, request)
+
+    revoked = ask(work, data, server, identity).revoked
+    if as_json:
+        typer.echo(ENCODER.encode(revoked))
+        return
+    for row in revoked:
+        typer.echo(f"revoked {row.identity}, serial {row.serial}, {row.revocation_reason}")
+
+
+def _describe(seen: CertificateFacts) -> str:
+    rows = {
+        "subject": seen.subject,
+        "identity": ", ".join(seen.uri_sans),
+        "dns": ", ".join(seen.dns_sans),
+        "issuer": seen.issuer,
+        "serial": seen.serial,
+        "sha256": seen.fingerprint,
+        "valid": f"{_moment(seen.window.not_before)} to {_moment(seen.window.not_after)}",
+        "key": str(seen.key),
+        "use": "a CA" if seen.is_ca else "a leaf",
+    }
+    return _rows(rows)
+
+
+def _plain(seen: CertificateFacts) -> dict[str, object]:
+    return {
+        "subject": seen.subject,
+        "issuer": seen.issuer,
+        "serial": seen.serial,
+        "fingerprint": seen.fingerprint,
+        "uri_sans": seen.uri_sans,
+        "dns_sans": seen.dns_sans,
+        "not_before": seen.window.not_before,
+        "not_after": seen.window.not_after,
+        "is_ca": seen.is_ca,
+        "ekus": seen.ekus,
+        "key": str(seen.key),
+    }
+
+
+def _describe_row(row: CertificateRow) -> str:
+    rows = {
+        "identity": row.identity,
+        "state": f"{row.state} {row.revocation_reason}".strip(),
+        "dns": ", ".join(row.dns),
+        "issuer": row.issuer,
+        "serial": row.serial,
+        "sha256": row.fingerprint,
+        "valid": f"{_moment(row.not_before)} to {_moment(row.not_after)}",
+        "asked by": row.requester,
+    }
+    return f"{_rows(rows)}\n\n{row.certificate}".rstrip()
+
+
+def _rows(rows: dict[str, str]) -> str:
+    return "\n".join(f"{name + ':':<10}{value}" for name, value in rows.items() if value)
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

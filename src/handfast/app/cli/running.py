@@ -1,0 +1,144 @@
+"""``handfast up``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from handfast import __version__
+from handfast.app import demo
+from handfast.app.cli.reaching import DEFAULT_DATA, Data, user_name
+from handfast.app.cli.worlds import read_world
+from handfast.app.logs import log_to
+from handfast.app.up import P12_PASSWORD, Running, UpConfig, up
+from handfast.base.refusal import BadInput
+from handfast.io.clock import SystemClock
+from handfast.io.files import private_directory
+from handfast.io.sealed import Passphrase, PassphraseCredential, PassphraseFile, PassphraseVariable, read_passphrase
+
+PASSPHRASE_VARIABLE = "HANDFAST_PASSPHRASE"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up")(run)
+
+
+def run(  # noqa: PLR0913 - each is an option
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The world file (YAML). Without one: the demo.")] = None,
+    data: Data = DEFAULT_DATA,
+    api: Annotated[str, typer.Option(help="Where the API listens, with mutual TLS.")] = "127.0.0.1:7443",
+    admin: Annotated[str, typer.Option(help="Where /metrics is served, in plain HTTP.")] = "127.0.0.1:7480",
+    gateway_port: Annotated[int, typer.Option(help="Where the demo's gateway listens.", min=1, max=65535)] = 8443,
+    envoy: Annotated[Path | None, typer.Option(help="Another Envoy than the one that came along.", dir_okay=False)] = None,
+    workers: Annotated[int, typer.Option(help="Envoy's worker threads.", min=1, max=64)] = min(os.cpu_count() or 2, 4),
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Seal the authority's keys with the passphrase in this file. Also: ${PASSPHRASE_VARIABLE}, or the systemd "
+            "credential handfast-passphrase."
+        ),
+    ] = None,
+    log: Annotated[str, typer.Option(help="Where the JSON log goes: a file, or - for standard error.")] = "",
+) -> None:
+    """Start everything on this machine: the server, an agent, Envoy. Ctrl-C stops it.
+
+    State is kept in the data directory; a second start finds it again.
+
+    [bold]Examples[/bold]
+
+      handfast up
+      handfast up --config handfast.yaml
+      handfast up --config handfast.yaml --data /var/lib/handfast --passphrase-file /etc/handfast/passphrase
+    """
+    private_directory(data)
+    log_to(log or str(data / "handfast.log"))
+    started_with = UpConfig(
+        data=data.resolve(),
+        world_text=read_world(config) if config else "",
+        api=_address(api, "--api"),
+        admin=_address(admin, "--admin"),
+        gateway_port=gateway_port,
+        envoy=envoy,
+        workers=workers,
+        passphrase=_passphrase(passphrase_file),
+        operator=user_name(),
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(started_with, data))
+
+
+async def _run(config: UpConfig, shown: Path) -> None:
+    """Serve until a signal comes; one that comes while starting ends the start."""
+    serving = asyncio.create_task(_serve(config, shown))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    typer.echo("stopped", err=True)
+
+
+async def _serve(config: UpConfig, shown: Path) -> None:
+    typer.echo(f"Handfast {__version__} is starting …", err=True)
+    async with up(config, SystemClock()) as running:
+        for line in _greeting(running, shown):
+            typer.echo(line)
+        await running.agent.failed()
+
+
+def _greeting(running: Running, data: Path) -> Iterator[str]:
+    server, config = running.server, running.config
+    yield "Handfast is up. Ctrl-C stops it."
+    yield ""
+    for host in server.platform.slices.world.hosts.values():
+        yield f"  gateway       https://{host.name}:{host.listen.port}" + (" (a demo service behind it)" if running.demo else "")
+    yield f"  trust domain  {server.platform.trust_domain}"
+    keys = "sealed" if server.platform.authority.sealed else "not sealed: --passphrase-file seals those of a new data directory"
+    yield f"  authority     {data / 'authority'}, keys {keys}"
+    if running.demo:
+        yield f"  CA            {data / 'demo' / 'ca.pem'}"
+        yield f"  client        {data / 'demo' / 'client.pem'}, client-key.pem, client.p12 (password: {P12_PASSWORD})"
+    yield f"  API           {server.url}, operator's certificate in {data / 'operator'}"
+    yield f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics"
+    for warning in running.warnings:
+        yield f"  warning       {warning}"
+    if running.demo:
+        yield from _lines_to_try(data, config.gateway_port)
+
+
+def _lines_to_try(data: Path, port: int) -> Iterator[str]:
+    files, url = data / "demo", f"https://{demo.HOST}:{port}/"
+    certificate = f"--cert {files / 'client.pem'} --key {files / 'client-key.pem'}"
+    yield ""
+    yield "Try:"
+    yield f"  curl --cacert {files / 'ca.pem'} {url}"
+    yield f"  curl --cacert {files / 'ca.pem'} {certificate} {url}"
+    yield f"  curl --cacert {files / 'ca.pem'} {certificate} -X DELETE {url}"
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise BadInput(f"{text!r} is not address:port", key=option, hint="such as 127.0.0.1:7443")
+    return host.strip("[]"), int(port)
+
+
+def _passphrase(file: Path | None) -> Passphrase | None:
+    """Give the passphrase from the first source that is there."""
+    if file:
+        return read_passphrase(PassphraseFile(file))
+    if PASSPHRASE_VARIABLE in os.environ:
+        return read_passphrase(PassphraseVariable(PASSPHRASE_VARIABLE))
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory and (Path(directory) / "handfast-passphrase").exists():
+        return read_passphrase(PassphraseCredential())
+    return None

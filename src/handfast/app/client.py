@@ -1,0 +1,110 @@
+"""The API's client, as the command line and the agent use it: over mutual TLS, or over the server's local socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any, TypeVar
+
+import httpx2
+import msgspec
+
+from handfast.app.server.messages import ENCODER, Message
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused, Unavailable
+
+T = TypeVar("T", bound=Message)
+TIMEOUT_S = 15.0
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+class ApiError(Refused):
+    """A refusal that the server made, in the server's own words."""
+
+    def __init__(self, reason: Reason, detail: str, hint: str) -> None:
+        """Keep the server's words beside our reason."""
+        super().__init__(Refusal(reason))
+        self.detail, self.hint = detail, hint or self.hint
+
+    def __str__(self) -> str:
+        """Give the server's words."""
+        return self.detail or self.message
+
+
+class Api:
+    """One server. Close it when done; it keeps its connections."""
+
+    def __init__(self, client: httpx2.AsyncClient, place: str) -> None:
+        """Use a client; ``place`` names the server in errors."""
+        self._client, self._place = client, place
+
+    @classmethod
+    def local(cls, socket: Path) -> Api:
+        """Reach the server on this machine over its Unix socket."""
+        transport = httpx2.AsyncHTTPTransport(uds=str(socket))
+        client = httpx2.AsyncClient(transport=transport, base_url="http://handfast", timeout=TIMEOUT_S)
+        return cls(client, str(socket))
+
+    @classmethod
+    def remote(cls, url: str, context: SSLContext) -> Api:
+        """Reach a server over mutual TLS."""
+        client = httpx2.AsyncClient(base_url=url, verify=context, timeout=TIMEOUT_S, trust_env=False)
+        return cls(client, url)
+
+    async def __aenter__(self) -> Api:
+        """Give itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def call(self, method: str, path: str, answer: type[T], body: Message | str | None = None, **query: str) -> T:
+        """Call an endpoint and read its answer.
+
+        Raises:
+            Refused: the server said no. BadInput: it could not read what was sent. Unavailable: it cannot be reached.
+        """
+        response = await self.send(method, path, body, query=query)
+        try:
+            return msgspec.json.decode(response.content, type=answer)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"{self._place} answers in a way that is not understood: {error}") from error
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Message | str | None = None,
+        *,
+        query: Mapping[str, str | list[str]] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> httpx2.Response:
+        """Send a request and give the response, which is no error."""
+        content = body.encode() if isinstance(body, str) else ENCODER.encode(body) if body is not None else None
+        try:
+            response = await self._client.request(
+                method, path, content=content, params=query or {}, headers=headers or {}, timeout=timeout_s
+            )
+        except (httpx2.HTTPError, OSError) as error:
+            raise Unavailable(
+                f"the server at {self._place} cannot be reached: {error or type(error).__name__}",
+                hint="is 'handfast up' running, and with this data directory?",
+            ) from error
+        if response.status_code >= 400:
+            raise _error(response)
+        return response
+
+
+def _error(response: httpx2.Response) -> HandfastError:
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(response.content)
+        code, title = str(plain["code"]), str(plain["title"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return Unavailable(f"the server answers {response.status_code}")
+    detail, hint = str(plain.get("detail") or title), str(plain.get("hint") or "")
+    if reason := _REASONS.get(code):
+        return ApiError(reason, detail, hint)
+    return Unavailable(detail, hint=hint) if response.status_code >= 500 else BadInput(detail, hint=hint)

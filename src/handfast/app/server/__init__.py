@@ -1,0 +1,1 @@
+"""The control plane: authority, ledger, REST API."""

@@ -1,0 +1,163 @@
+"""Endpoints for agents: join, watch the slice, get certificates for hosts, report."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handfast.app.server.callers import AGENT_PREFIX, AGENTS, EVERYONE, OPERATORS, Caller, Role
+from handfast.app.server.certificates import bounded_number, issue
+from handfast.app.server.endpoints import Endpoint
+from handfast.app.server.messages import (
+    AgentReport,
+    AgentRow,
+    CertificateAnswer,
+    HostCertificateRequest,
+    JoinRequest,
+    Nothing,
+    TokenAnswer,
+    TokenRequest,
+    TrafficRow,
+)
+from handfast.app.server.platform import Platform
+from handfast.base.events import AgentJoined, ConnectionEnded, Event, FindingRaised, HandshakeRefused, RequestDenied
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal, Refused
+from handfast.io.encoding import decode_event, encode, from_plain, to_plain
+from handfast.io.ids import new_event_id
+from handfast.io.ledger import TrafficCount
+
+LONGEST_WAIT = 55
+CERTIFICATE_TTL = timedelta(hours=24)
+GATEWAY_NAME = "handfast/gateway/"
+_REPORTED = (HandshakeRefused, ConnectionEnded, RequestDenied, FindingRaised)
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """The endpoints that agents call, and those that let an operator see them."""
+
+    platform: Platform
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Give the operations."""
+        return (
+            Endpoint(
+                method="POST", path="/v1/agents/tokens", handler=self.token, roles=OPERATORS,
+                body=TokenRequest, answer=TokenAnswer, status=201,
+            ),
+            Endpoint(
+                method="POST", path="/v1/agents/join", handler=self.join, roles=EVERYONE,
+                body=JoinRequest, answer=CertificateAnswer, status=201,
+            ),
+            Endpoint(method="GET", path="/v1/agents/self/world", handler=self.watch, roles=AGENTS, query=("wait",)),
+            Endpoint(
+                method="POST", path="/v1/agents/self/certificates", handler=self.host_certificate, roles=AGENTS,
+                body=HostCertificateRequest, answer=CertificateAnswer, status=201,
+            ),
+            Endpoint(
+                method="POST", path="/v1/agents/self/report", handler=self.report, roles=AGENTS,
+                body=AgentReport, answer=Nothing,
+            ),
+        )  # fmt: skip
+
+    async def token(self, _: Caller, __: Request, body: TokenRequest) -> TokenAnswer:
+        """Make a join token: it lets one agent join, once."""
+        token = secrets.token_urlsafe(24)
+        expires = self.platform.clock.now() + timedelta(seconds=body.ttl_seconds)
+        await self.platform.ledger.add_token(token, expires)
+        return TokenAnswer(token=token, expires_at=expires)
+
+    async def join(self, _: Caller, __: Request, body: JoinRequest) -> CertificateAnswer:
+        """Give an agent its first certificate, for a join token."""
+        now = self.platform.clock.now()
+        if refusal := await self.platform.ledger.use_token(body.token, now):
+            raise Refused(refusal)
+        identity = self.platform.trust_domain.id(f"{AGENT_PREFIX}{body.name}")
+        joining = Caller(Role.NOBODY, f"join:{body.name}")
+        answer = await issue(self.platform, joining, identity, body.csr, ttl=CERTIFICATE_TTL, reserved=True)
+        joined = AgentJoined(id=new_event_id(), at=now, agent=body.name, serial=answer.serial)
+        await self.platform.ledger.agent_joined(joined)
+        return answer
+
+    async def watch(self, caller: Caller, request: Request, __: None) -> Response:
+        """Give the slice; with ``If-None-Match`` and ``wait`` (seconds), as soon as it is another one."""
+        wait = bounded_number(request.query_params.get("wait"), "wait", 0, LONGEST_WAIT)
+        known = request.headers.get("if-none-match", "").strip('"')
+        topic = self.platform.slices.current
+        current = topic.value
+        if current and current.digest == known and wait:
+            await topic.wait_for_change(current, wait)
+            current = topic.value
+        if current is None:
+            return Response(status_code=204)
+        headers = {"etag": f'"{current.digest}"'}
+        if current.digest == known:
+            return Response(status_code=304, headers=headers)
+        return Response(current.body, media_type="application/json", headers=headers)
+
+    async def host_certificate(self, caller: Caller, _: Request, body: HostCertificateRequest) -> CertificateAnswer:
+        """Issue the server certificate of a host of the world to a gateway."""
+        if body.host not in self.platform.slices.world.hosts:
+            raise Refused(Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"host": body.host}))
+        identity = self.platform.trust_domain.id(f"{GATEWAY_NAME}{caller.name}")
+        return await issue(
+            self.platform, caller, identity, body.csr, dns=(body.host,), ttl=CERTIFICATE_TTL, reserved=True
+        )
+
+    async def report(self, caller: Caller, _: Request, body: AgentReport) -> Nothing:
+        """Take an agent's events, findings and counts."""
+        events = [_reported(plain, caller) for plain in body.events]
+        now = self.platform.clock.now()
+        ledger, findings = self.platform.ledger, [from_plain(FindingRaised, plain) for plain in body.findings]
+        await ledger.append(events)
+        await ledger.add_traffic(now, [_counted(row) for row in body.traffic if row.count])
+        for row in body.traffic:
+            self.platform.metrics.count_requests(caller.name, row.host, row.code, row.count)
+        seen = await ledger.agent_seen(caller.name, at=now, acknowledged=body.acknowledged, findings=findings)
+        if seen:
+            raise Refused(seen)
+        return Nothing()
+
+
+def _reported(plain: dict[str, object], caller: Caller) -> Event:
+    """Read an event, which must be of a kind that agents see, and of this agent."""
+    event = decode_event(encode(plain))
+    if not isinstance(event, _REPORTED):
+        raise BadInput(f"an agent cannot report {event.kind}", key="events")
+    source = event.source if isinstance(event, FindingRaised) else event.gateway
+    if source != caller.name:
+        raise BadInput("an agent reports for itself alone", key="events")
+    return event
+
+
+def _counted(row: TrafficRow) -> TrafficCount:
+    return TrafficCount(
+        host=row.host,
+        route=row.route,
+        identity=row.identity,
+        method=row.method,
+        decision=row.code or "allowed",
+        count=row.count,
+    )
+
+
+async def agent_rows(platform: Platform) -> list[AgentRow]:
+    """Give all agents, and whether each serves the newest slice."""
+    current = platform.slices.current.value
+    newest = current.digest if current else ""
+    return [
+        AgentRow(
+            name=agent.name,
+            last_seen=agent.last_seen,
+            acknowledged=agent.acknowledged,
+            current=agent.acknowledged == newest,
+            findings=[to_plain(finding) for finding in agent.findings],
+        )
+        for agent in await platform.ledger.agents()
+    ]

@@ -1,0 +1,199 @@
+"""The server, put together: authority, ledger, API, metrics, and the certificate that it serves with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from handfast.app.agent.keeping import Kept
+from handfast.app.server.agents import Agents, agent_rows
+from handfast.app.server.callers import Caller, Role
+from handfast.app.server.certificates import Certificates, issue
+from handfast.app.server.endpoints import Endpoint, routes
+from handfast.app.server.handshakes import refused
+from handfast.app.server.happenings import Happenings
+from handfast.app.server.journal import Journal
+from handfast.app.server.messages import CertificateAnswer
+from handfast.app.server.metrics import Metrics
+from handfast.app.server.platform import Platform
+from handfast.app.server.slices import Slices
+from handfast.app.server.worlds import Worlds, authorities
+from handfast.base.spiffe import TrustDomain
+from handfast.io.authorities import Authority, create_authority, open_authority
+from handfast.io.issuance import Issuance
+from handfast.io.ledger import SqlLedger
+from handfast.io.ports import Clock
+from handfast.io.sealed import Passphrase
+from handfast.io.sqlite import SqliteDatabase
+from handfast.sdk.contexts import server_context
+from handfast.sdk.front import Front
+from handfast.sdk.handshake import FailedHandshake, ServerContext
+
+SERVER_NAME = "handfast/server"
+SERVER_TTL = timedelta(days=7)
+KEEP_EVENTS = timedelta(days=90)
+_PRUNE_EVERY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """What a server is started with. ``directory`` holds all its state; ``api`` and ``admin`` are address and port."""
+
+    directory: Path
+    trust_domain: TrustDomain
+    api: tuple[str, int]
+    admin: tuple[str, int]
+    names: tuple[str, ...] = ("localhost",)
+    passphrase: Passphrase | None = None
+
+
+class Server:
+    """One control plane. `build_server` makes it; start it, stop it."""
+
+    def __init__(self, config: ServerConfig, platform: Platform, database: SqliteDatabase) -> None:
+        """Put the faces in front of the platform; nothing listens yet."""
+        self.config, self.platform, self._database = config, platform, database
+        self.api_address, self.admin_address = config.api, config.admin
+        kept = Kept(config.directory / "server.pem", platform.clock, self._ask)
+        self._kept, self._context = kept, ServerContext()
+        app = Starlette(routes=list(routes(endpoints(platform), platform.trust_domain.name)))
+        self._front = Front(app, on_failed_handshake=self._handshake_failed)
+        self._admin_front = Front(Starlette(routes=self._admin_routes()), on_failed_handshake=lambda _: None)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket for operators on this machine."""
+        return self.config.directory / "server.sock"
+
+    @property
+    def url(self) -> str:
+        """Where agents and operators reach the API."""
+        return f"https://localhost:{self.api_address[1]}"
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            HandfastError: an address is taken, or there is no certificate to serve with.
+        """
+        await self.platform.slices.refresh()
+        await self._renew()
+        self.api_address = await self._front.listen_tls(*self.config.api, lambda: self._context)
+        await self._front.listen_unix(self.socket)
+        self.admin_address = await self._admin_front.listen_plain(*self.config.admin)
+        for work in (self.platform.slices.keep_fresh(), self.platform.journal.follow(), self._keep(), self._prune()):
+            self._tasks.add(asyncio.create_task(work))
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        """Finish what is being answered, then close."""
+        await self._front.stop(grace_s)
+        await self._admin_front.stop(grace_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.platform.journal.catch_up()
+        await self._database.close()
+
+    # The certificate that the API is served with
+
+    async def _ask(self, csr: str) -> CertificateAnswer:
+        identity = self.platform.trust_domain.id(SERVER_NAME)
+        itself = Caller(Role.NOBODY, "server")
+        return await issue(
+            self.platform, itself, identity, csr, dns=self.config.names, ttl=SERVER_TTL, reserved=True
+        )
+
+    async def _renew(self) -> None:
+        held = await self._kept.ensure()
+        self._context = server_context(
+            held.chain_pem.encode(), held.key_pem.encode(), held.bundle_pem.encode(), certificate="optional"
+        )
+
+    async def _keep(self) -> None:
+        while True:
+            await self.platform.clock.sleep(self._kept.next_look())
+            await self._renew()
+
+    async def _prune(self) -> None:
+        """Forget events, tokens and counts that are older than the ledger keeps them."""
+        while True:
+            before = self.platform.clock.now() - KEEP_EVENTS
+            while await self.platform.ledger.prune_events(before):
+                await asyncio.sleep(0)
+            await self.platform.ledger.prune_tokens(before)
+            await self.platform.ledger.prune_traffic(before)
+            await self.platform.clock.sleep(_PRUNE_EVERY_S)
+
+    def _handshake_failed(self, failed: FailedHandshake) -> None:
+        authority = self.platform.authority
+        event = refused(failed, (authority.root_der, authority.issuing_der), self.platform.clock.now())
+        task = asyncio.ensure_future(self.platform.ledger.append([event]))
+        self._tasks.add(task)  # type: ignore[arg-type]
+        task.add_done_callback(self._tasks.discard)  # type: ignore[arg-type]
+
+    # Metrics
+
+    def _admin_routes(self) -> list[Route]:
+        async def metrics(_: Request) -> Response:
+            return Response(await self._measure(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+        async def ready(_: Request) -> Response:
+            return PlainTextResponse("ready\n")
+
+        return [Route("/metrics", metrics), Route("/ready", ready)]
+
+    async def _measure(self) -> bytes:
+        platform, now = self.platform, self.platform.clock.now()
+        standing = await platform.ledger.standing(now)
+        counts = {state.value: count for state, count in standing.counts.items()}
+        platform.metrics.set_certificates(counts, standing.next_expiry)
+        for authority in authorities(platform):
+            platform.metrics.set_authority(authority["name"], authority["not_after"])
+        for agent in await agent_rows(platform):
+            age = (now - agent.last_seen).total_seconds()
+            platform.metrics.set_agent(agent.name, age, current=agent.current)
+        return platform.metrics.text()
+
+
+def endpoints(platform: Platform) -> Sequence[Endpoint]:
+    """Give all operations of the API."""
+    parts = (Worlds(platform), Certificates(platform), Agents(platform), Happenings(platform))
+    return [endpoint for part in parts for endpoint in part.endpoints()]
+
+
+async def build_server(config: ServerConfig, clock: Clock) -> Server:
+    """Make a server over its directory: the authority is made at the first start, and opened at each later one.
+
+    Raises:
+        BadInput: something in the directory cannot be used.
+    """
+    authority = _authority(config, clock)
+    database = await SqliteDatabase.open(config.directory / "ledger.sqlite")
+    ledger, metrics = await SqlLedger.open(database), Metrics()
+    slices = Slices(authority, ledger, clock)
+    platform = Platform(
+        authority=authority,
+        issuance=Issuance(authority, ledger, clock),
+        ledger=ledger,
+        clock=clock,
+        journal=Journal(ledger, metrics),
+        metrics=metrics,
+        slices=slices,
+    )
+    return Server(config, platform, database)
+
+
+def _authority(config: ServerConfig, clock: Clock) -> Authority:
+    directory = config.directory / "authority"
+    if not directory.exists():
+        return create_authority(directory, config.trust_domain, clock, config.passphrase)
+    return open_authority(directory, config.trust_domain, config.passphrase)

@@ -1,0 +1,257 @@
+"""Endpoints for certificates: issue, renew, list, show, revoke."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from starlette.requests import Request
+
+from handfast.app.server.callers import HOLDERS, OPERATOR_PREFIX, OPERATORS, Caller
+from handfast.app.server.endpoints import Endpoint
+from handfast.app.server.messages import (
+    CertificateAnswer,
+    CertificateList,
+    CertificateRequest,
+    CertificateRow,
+    RenewRequest,
+    RevocationAnswer,
+    RevocationRequest,
+)
+from handfast.app.server.platform import Platform
+from handfast.base.events import CertificateRefused, CertificateRevoked
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal, Refused, require
+from handfast.base.spiffe import SpiffeId
+from handfast.io.ids import new_event_id
+from handfast.io.issuance import IssuedCertificate
+from handfast.io.ledger import CertificateQuery
+from handfast.io.records import CertificateRecord, CertificateState
+from handfast.trust.facts import pem as pem_of
+from handfast.trust.plan import LeafRequest, read_csr
+from handfast.trust.revocation import RevocationReason
+
+PAGE = 500
+MOST_AT_ONCE = 1000
+NEWEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """The endpoints that concern certificates."""
+
+    platform: Platform
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Give the operations."""
+        return (
+            Endpoint(
+                method="POST", path="/v1/certificates", handler=self.issue, roles=OPERATORS,
+                body=CertificateRequest, answer=CertificateAnswer, status=201,
+            ),
+            Endpoint(
+                method="POST", path="/v1/certificates/renew", handler=self.renew, roles=HOLDERS,
+                body=RenewRequest, answer=CertificateAnswer, status=201,
+            ),
+            Endpoint(
+                method="GET", path="/v1/certificates", handler=self.list_certificates, roles=OPERATORS,
+                answer=CertificateList, query=("name", "state", "after", "limit"),
+            ),
+            Endpoint(
+                method="GET", path="/v1/certificates/{serial}", handler=self.show, roles=OPERATORS, answer=CertificateRow
+            ),
+            Endpoint(
+                method="POST", path="/v1/revocations", handler=self.revoke, roles=OPERATORS,
+                body=RevocationRequest, answer=RevocationAnswer,
+            ),
+        )  # fmt: skip
+
+    async def issue(self, caller: Caller, _: Request, body: CertificateRequest) -> CertificateAnswer:
+        """Issue a certificate for a workload, from a CSR."""
+        ttl = timedelta(seconds=body.ttl_seconds) if body.ttl_seconds else None
+        name = f"{OPERATOR_PREFIX}{body.name}" if body.operator else body.name
+        identity = self.platform.trust_domain.id(name)
+        return await issue(
+            self.platform, caller, identity, body.csr, dns=tuple(body.dns), ttl=ttl, reserved=body.operator
+        )
+
+    async def renew(self, caller: Caller, _: Request, body: RenewRequest) -> CertificateAnswer:
+        """Issue the next certificate to the holder of one, with the same names and life."""
+        held = caller.certificate
+        if held is None or caller.identity is None:
+            raise Refused(Refusal(Reason.CALLER_UNKNOWN, {"caller": str(caller)}))
+        record = await self.platform.ledger.certificate_by_fingerprint(held.fingerprint)
+        if record is None or record.state is not CertificateState.ISSUED:
+            raise Refused(Refusal(Reason.REVOKED if record else Reason.CALLER_UNKNOWN, {"serial": held.serial}))
+        ttl = whole_minutes(held.window.length)
+        return await issue(self.platform, caller, caller.identity, body.csr, dns=held.dns_sans, ttl=ttl)
+
+    async def list_certificates(self, _: Caller, request: Request, __: None) -> CertificateList:
+        """List the inventory, newest first."""
+        query = request.query_params
+        limit = bounded_number(query.get("limit"), "limit", PAGE, PAGE)
+        now = self.platform.clock.now()
+        after = bounded_number(query.get("after"), "after", 0, NEWEST)
+        asked = _query(query.get("state", ""), now)
+        page = await self.platform.ledger.certificates(
+            replace(asked, name=query.get("name") or None, after=after, limit=max(limit, 1))
+        )
+        return CertificateList(certificates=[row(record, now) for record in page.records], next=page.after or 0)
+
+    async def show(self, _: Caller, request: Request, __: None) -> CertificateRow:
+        """Show one certificate."""
+        record = await self.platform.ledger.certificate(request.path_params["serial"].lower())
+        if record is None:
+            raise Refused(Refusal(Reason.NOT_FOUND, {"serial": request.path_params["serial"][:64]}))
+        return row(record, self.platform.clock.now(), pem=True)
+
+    async def revoke(self, caller: Caller, _: Request, body: RevocationRequest) -> RevocationAnswer:
+        """Revoke one certificate by serial, or all live ones of a name."""
+        reason, now = _revocation_reason(body.reason), self.platform.clock.now()
+        targets = await self._targets(body, now)
+        revoked = await self.platform.ledger.revoke([_revoked_event(r, reason, caller, now) for r in targets])
+        await self.platform.slices.refresh()
+        return RevocationAnswer(revoked=[row(record, now) for record in revoked])
+
+    async def _targets(self, body: RevocationRequest, now: datetime) -> list[CertificateRecord]:
+        if bool(body.serial) == bool(body.name):
+            raise BadInput("name exactly one of serial and name", key="serial")
+        if body.serial:
+            record = await self.platform.ledger.certificate(body.serial)
+            if record and record.state is CertificateState.REVOKED:
+                raise Refused(Refusal(Reason.ALREADY_REVOKED, {"serial": body.serial}))
+            found = [record] if record else []
+        else:
+            asked = CertificateQuery(name=body.name, state=CertificateState.ISSUED, expiring_after=now, limit=MOST_AT_ONCE)
+            found = (await self.platform.ledger.certificates(asked)).records
+        if not found:
+            raise Refused(Refusal(Reason.NOT_FOUND, {"serial": body.serial} if body.serial else {"name": body.name}))
+        return found
+
+
+async def issue(
+    platform: Platform,
+    caller: Caller,
+    identity: SpiffeId,
+    csr: str,
+    *,
+    dns: tuple[str, ...] = (),
+    ttl: timedelta | None = None,
+    reserved: bool = False,
+) -> CertificateAnswer:
+    """Issue a certificate of ``identity`` and record the outcome. A refusal is recorded, too.
+
+    Raises:
+        Refused: the request is not granted.
+    """
+    asked = read_csr(csr.encode())
+    if isinstance(asked, Refusal):
+        raise await _refused(platform, caller, identity, asked)
+    request = LeafRequest(identity=identity, dns=dns, ttl=ttl, csr=asked, reserved=reserved)
+    workload = platform.slices.world.workloads.get(identity.name)
+    outcome = await platform.issuance.issue(request, workload=workload, requester=str(caller))
+    if isinstance(outcome, Refusal):
+        raise await _refused(platform, caller, identity, outcome)
+    return answer(platform, outcome)
+
+
+async def _refused(platform: Platform, caller: Caller, identity: SpiffeId, refusal: Refusal) -> Refused:
+    event = CertificateRefused(
+        id=new_event_id(),
+        at=platform.clock.now(),
+        name=identity.name,
+        reason=refusal.reason,
+        evidence=dict(refusal.evidence),
+        requester=str(caller),
+    )
+    await platform.ledger.append([event])
+    return Refused(refusal)
+
+
+def answer(platform: Platform, issued: IssuedCertificate) -> CertificateAnswer:
+    """Give what the holder of a new certificate needs."""
+    record = issued.record
+    return CertificateAnswer(
+        serial=record.serial,
+        identity=record.identity,
+        dns=list(record.dns),
+        not_before=record.not_before,
+        not_after=record.not_after,
+        chain=issued.chain_pem,
+        bundle=platform.authority.bundle_pem,
+    )
+
+
+def row(record: CertificateRecord, now: datetime, *, pem: bool = False) -> CertificateRow:
+    """Give an inventory row; its state counts the clock in."""
+    expired = record.state is CertificateState.ISSUED and now >= record.not_after
+    return CertificateRow(
+        serial=record.serial,
+        name=record.name,
+        identity=record.identity,
+        dns=list(record.dns),
+        state="expired" if expired else record.state.value,
+        not_before=record.not_before,
+        not_after=record.not_after,
+        fingerprint=record.fingerprint,
+        requester=record.requester,
+        issuer=record.issuer,
+        revoked_at=record.revoked_at,
+        revocation_reason=record.revocation_reason,
+        certificate=pem_of(record.der) if pem and record.der else "",
+    )
+
+
+def whole_minutes(length: timedelta) -> timedelta:
+    """Give a certificate's life without the minute by which its beginning is set back."""
+    return length - timedelta(seconds=60)
+
+
+def bounded_number(text: str | None, key: str, default: int, most: int) -> int:
+    """Read a count from a query.
+
+    Raises:
+        BadInput: it is no number, or out of bounds.
+    """
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= most:
+        raise BadInput(f"a number from 0 to {most} is needed", key=key)
+    return int(text)
+
+
+def _revocation_reason(text: str) -> RevocationReason:
+    try:
+        return RevocationReason(text)
+    except ValueError:
+        known = ", ".join(reason.value for reason in RevocationReason)
+        raise BadInput(f"{text!r} is not a revocation reason", key="reason", hint=f"one of {known}") from None
+
+
+def _revoked_event(
+    record: CertificateRecord, reason: RevocationReason, caller: Caller, now: datetime
+) -> CertificateRevoked:
+    return CertificateRevoked(
+        id=new_event_id(),
+        at=now,
+        serial=record.serial,
+        fingerprint=record.fingerprint,
+        identity=record.identity,
+        crl_reason=reason.value,
+        requester=str(caller),
+    )
+
+
+
+
+def _query(state: str, now: datetime) -> CertificateQuery:
+    """Give the query for a state; ``issued`` and ``expired`` count the clock in."""
+    if state == "expired":
+        return CertificateQuery(state=CertificateState.ISSUED, expiring_before=now)
+    if state == "issued":
+        return CertificateQuery(state=CertificateState.ISSUED, expiring_after=now)
+    try:
+        return CertificateQuery(state=CertificateState(state) if state else None)
+    except ValueError:
+        raise BadInput(f"{state!r} is not a state", key="state", hint="issued, expired, revoked, failed or intended") from None

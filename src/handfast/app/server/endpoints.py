@@ -1,0 +1,182 @@
+"""What turns plain functions into HTTP endpoints: bounded bodies in, JSON and problem documents out, OpenAPI on the side.
+
+Decides how an answer looks on the wire. What is answered is decided in `api`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from handfast import __version__
+from handfast.app.server.callers import Caller, Role, caller_of
+from handfast.app.server.messages import ENCODER, Message, Nothing, Problem
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused, Unavailable
+from handfast.io.status import http_status
+
+MAX_BODY = 4 * 1024 * 1024
+_PROBLEM = "application/problem+json"
+
+
+class Handler(Protocol):
+    """An endpoint's function: it gets who calls, the request, and the body that was read."""
+
+    __name__: str
+
+    def __call__(self, caller: Caller, request: Request, body: Any) -> Awaitable[Message | Response]: ...  # noqa: ANN401, D102 - a body is what the endpoint says it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One operation: who may call it, what it takes and gives. ``body`` ``str`` means text as it is (the world file)."""
+
+    method: str
+    path: str
+    handler: Handler
+    roles: frozenset[Role]
+    body: type[Message] | type[str] | None = None
+    answer: type[Message] | None = None
+    status: int = 200
+    query: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The handler's first line."""
+        return (self.handler.__doc__ or "").strip().partition("\n")[0]
+
+
+def routes(endpoints: Sequence[Endpoint], trust_domain: str) -> list[Route]:
+    """Give Starlette routes, and one more that serves the OpenAPI document."""
+    document = ENCODER.encode(openapi(endpoints))
+
+    async def serve_document(_: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    served = [Route(e.path, _serve(e, trust_domain), methods=[e.method]) for e in endpoints]
+    return [*served, Route("/v1/openapi.json", serve_document, methods=["GET"])]
+
+
+def _serve(endpoint: Endpoint, trust_domain: str) -> Callable[[Request], Awaitable[Response]]:
+    read = _reader(endpoint.body)
+
+    async def serve(request: Request) -> Response:
+        try:
+            caller = caller_of(request.scope, trust_domain)
+            if caller.role not in endpoint.roles:
+                raise Refused(Refusal(_why_not(caller), {"caller": str(caller)}))
+            answer = await endpoint.handler(caller, request, read(await _bounded_body(request)))
+        except HandfastError as error:
+            return problem(error)
+        if isinstance(answer, Response):
+            return answer
+        return Response(ENCODER.encode(answer), endpoint.status, media_type="application/json")
+
+    return serve
+
+
+def _why_not(caller: Caller) -> Reason:
+    return Reason.CALLER_UNKNOWN if caller.role is Role.NOBODY else Reason.CALLER_NOT_ALLOWED
+
+
+async def _bounded_body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise BadInput(f"the body is longer than {MAX_BODY} bytes")
+    return body
+
+
+def _reader(body: type[Message] | type[str] | None) -> Callable[[bytes], object]:
+    if body is None:
+        return lambda _: None
+    if body is str:
+        return _read_text
+    decoder = msgspec.json.Decoder(body)
+
+    def read(raw: bytes) -> object:
+        try:
+            return decoder.decode(raw)
+        except msgspec.MsgspecError as error:
+            message, _, key = str(error).partition(" - at ")
+            raise BadInput(message, key=key.strip("`").removeprefix("$.")) from error
+
+    return read
+
+
+def _read_text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput("the body is not UTF-8") from error
+
+
+def problem(error: HandfastError) -> Response:
+    """Give the problem document of an error."""
+    code = error.refusal.reason.value if isinstance(error, Refused) else _CODES[type(error)]
+    status = http_status(error)
+    document = Problem(
+        type=f"urn:handfast:{code}", title=error.message, status=status, code=code, detail=str(error), hint=error.hint
+    )
+    return Response(ENCODER.encode(document), status, media_type=_PROBLEM)
+
+
+_CODES: dict[type[HandfastError], str] = {BadInput: "bad-input", Unavailable: "unavailable"}
+
+
+def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Describe the endpoints as OpenAPI 3.1."""
+    types = sorted({t for e in endpoints for t in (_struct(e.body), e.answer, Problem) if t}, key=lambda t: t.__name__)
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    references = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, references)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Handfast", "version": __version__, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _struct(body: type[Message] | type[str] | None) -> type[Message] | None:
+    return body if body is not None and issubclass(body, Message) else None
+
+
+def _operation(endpoint: Endpoint, references: dict[type[Message], dict[str, Any]]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": endpoint.handler.__name__,
+        "summary": endpoint.summary,
+        "description": "For: " + ", ".join(sorted(role.value for role in endpoint.roles)),
+        "parameters": _parameters(endpoint),
+        "responses": {
+            str(endpoint.status): _content(endpoint.answer or Nothing, references, "application/json"),
+            "default": {**_content(Problem, references, _PROBLEM), "description": "a problem document"},
+        },
+    }
+    if struct := _struct(endpoint.body):
+        operation["requestBody"] = {"required": True, **_content(struct, references, "application/json")}
+    elif endpoint.body is str:
+        text = {"application/yaml": {"schema": {"type": "string", "description": "a world file"}}}
+        operation["requestBody"] = {"required": True, "content": text}
+    return operation
+
+
+def _content(struct: type[Message], references: dict[type[Message], dict[str, Any]], media: str) -> dict[str, Any]:
+    described = {"description": (struct.__doc__ or "").partition("\n")[0]}
+    return {**described, "content": {media: {"schema": references[struct]}}} if struct in references else described
+
+
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    path = [{"name": n, "in": "path", "required": True} for n in re.findall(r"{(\w+)}", endpoint.path)]
+    query = [{"name": n, "in": "query", "required": False} for n in endpoint.query]
+    return [{**parameter, "schema": {"type": "string"}} for parameter in (*path, *query)]

@@ -1,0 +1,212 @@
+"""The bodies of the REST API, in and out: each checked as it is read, bounded in size, and published as OpenAPI."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(min_length=1, max_length=512, description="An identity's name, such as payments")]
+DnsName = Annotated[str, Meta(min_length=1, max_length=253)]
+Csr = Annotated[str, Meta(max_length=16384, description="PKCS#10, PEM")]
+Text = Annotated[str, Meta(max_length=1024)]
+
+
+class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all bodies have in common: unknown fields are errors."""
+
+
+class CertificateRequest(Message):
+    """Ask for a certificate of ``name``. Without ``dns`` and ``ttl_seconds`` the workload's entry counts.
+
+    An ``operator``'s certificate is of the name ``handfast/operator/NAME``, and may do all that this API offers.
+    """
+
+    name: Name
+    csr: Csr
+    dns: Annotated[list[DnsName], Meta(max_length=100)] = []
+    ttl_seconds: Annotated[int, Meta(ge=1, le=400 * 86400)] | None = None
+    operator: bool = False
+
+
+class CertificateAnswer(Message):
+    """A certificate: ``chain`` is leaf and intermediate, ``bundle`` the roots; all PEM."""
+
+    serial: str
+    identity: str
+    dns: list[str]
+    not_before: datetime
+    not_after: datetime
+    chain: str
+    bundle: str
+
+
+class CertificateRow(Message):
+    """A certificate as the inventory lists it. ``state`` counts the clock in: issued, expired, revoked, failed, intended."""
+
+    serial: str
+    name: str
+    identity: str
+    dns: list[str]
+    state: str
+    not_before: datetime
+    not_after: datetime
+    fingerprint: str
+    requester: str
+    issuer: str
+    revoked_at: datetime | None = None
+    revocation_reason: str = ""
+    certificate: str = ""
+
+
+class CertificateList(Message):
+    """A page of the inventory; ``next`` asks for the page after it, 0 where there is none."""
+
+    certificates: list[CertificateRow]
+    next: int = 0
+
+
+class RevocationRequest(Message):
+    """Revoke one certificate by serial (hex), or all live ones of a name."""
+
+    serial: Annotated[str, Meta(pattern="^[0-9a-f]{0,40}$")] = ""
+    name: Annotated[str, Meta(max_length=512)] = ""
+    reason: Annotated[str, Meta(max_length=32, description="One of RFC 5280 section 5.3.1")] = "unspecified"
+
+
+class RevocationAnswer(Message):
+    """What was revoked by this call."""
+
+    revoked: list[CertificateRow]
+
+
+class WorldAnswer(Message):
+    """What an apply or a diff came to. ``effect`` is for people, one line a change."""
+
+    revision: int
+    digest: str
+    changed: bool
+    effect: list[str]
+    warnings: list[str]
+
+
+class EventList(Message):
+    """Events, oldest first, each with its number; ``next`` is where to go on."""
+
+    events: list[dict[str, Any]]
+    next: int
+
+
+class ExplanationAnswer(Message):
+    """Why a request or handshake was refused: for people as text, and as fields."""
+
+    text: str
+    event: dict[str, Any]
+    decision: dict[str, Any] | None = None
+
+
+class AuthorityAnswer(Message):
+    """The trust domain with its roots and issuing certificates, PEM."""
+
+    trust_domain: str
+    bundle: str
+    issuers: str
+
+
+class AgentRow(Message):
+    """An agent as the server knows it."""
+
+    name: str
+    last_seen: datetime
+    acknowledged: str
+    current: bool
+    findings: list[dict[str, Any]]
+
+
+class StatusAnswer(Message):
+    """The platform at a glance."""
+
+    version: str
+    trust_domain: str
+    revision: int
+    digest: str
+    authority: list[dict[str, Any]]
+    certificates: dict[str, int]
+    next_expiry: datetime | None
+    next_name: str
+    hosts: list[dict[str, Any]]
+    agents: list[AgentRow]
+
+
+class JoinRequest(Message):
+    """An agent's first words: a join token, and a CSR for its own certificate."""
+
+    token: Annotated[str, Meta(min_length=16, max_length=128)]
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+    csr: Csr
+
+
+class RenewRequest(Message):
+    """A certificate's holder asks for the next one, with the same names."""
+
+    csr: Csr
+
+
+class HostCertificateRequest(Message):
+    """A gateway's agent asks for the server certificate of one host of the world."""
+
+    host: DnsName
+    csr: Csr
+
+
+class TrafficRow(Message):
+    """How many requests of one kind were decided, since the last report. ``code`` is empty for allowed ones."""
+
+    host: Text
+    route: Text
+    identity: Text
+    method: Annotated[str, Meta(max_length=64)]
+    code: Annotated[str, Meta(max_length=64)]
+    count: Annotated[int, Meta(ge=0)]
+
+
+class AgentReport(Message):
+    """What an agent has to tell: the slice that Envoy acknowledged, findings, events, traffic."""
+
+    acknowledged: Annotated[str, Meta(max_length=64)] = ""
+    findings: Annotated[list[dict[str, Any]], Meta(max_length=100)] = []
+    events: Annotated[list[dict[str, Any]], Meta(max_length=1000)] = []
+    traffic: Annotated[list[TrafficRow], Meta(max_length=1000)] = []
+
+
+class TokenAnswer(Message):
+    """A join token. It is shown once, works once, and is kept as a hash."""
+
+    token: str
+    expires_at: datetime
+
+
+class TokenRequest(Message):
+    """Ask for a join token."""
+
+    ttl_seconds: Annotated[int, Meta(ge=10, le=7 * 86400)] = 3600
+
+
+class Problem(Message):
+    """A problem document (RFC 9457) with a stable code."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+    hint: str = ""
+
+
+class Nothing(Message):
+    """An empty body."""
+
+
+ENCODER = msgspec.json.Encoder()

@@ -1,0 +1,80 @@
+"""The slice that agents get: made from the ledger and the authority whenever one of them changed, and kept ready as bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from handfast.access.slice import document_of, make_slice
+from handfast.access.world import World
+from handfast.access.world_file import parse_world
+from handfast.io.authorities import Authority
+from handfast.io.ledger import RevokedCertificate, SqlLedger
+from handfast.io.ports import Clock
+from handfast.io.topic import Topic
+from handfast.trust.revocation import Revoked, RevocationReason
+
+REFRESH = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSlice:
+    """A slice as it goes over the wire."""
+
+    digest: str
+    body: bytes
+
+
+class Slices:
+    """Keeps the current slice. One for all agents, as each host may be served by each gateway for now."""
+
+    def __init__(self, authority: Authority, ledger: SqlLedger, clock: Clock) -> None:
+        """Make nothing yet; `refresh` does."""
+        self._authority, self._ledger, self._clock = authority, ledger, clock
+        self.current: Topic[PreparedSlice | None] = Topic(None)
+        self.world = World(authority.trust_domain)
+        self.revision = 0
+
+    async def refresh(self) -> None:
+        """Make the slice anew. An equal one wakes nobody."""
+        latest = await self._ledger.latest_revision()
+        if latest and latest.number != self.revision:
+            self.world, self.revision = parse_world(latest.document), latest.number
+        revoked = await self._ledger.revoked_live(self._clock.now())
+        slice_ = make_slice(
+            revision=self.revision,
+            world=self.world,
+            roots=(self._authority.bundle_pem,),
+            issuers=(self._authority.bundle_pem, self._authority.chain_pem),
+            crls=await self._crls(revoked),
+            denied=tuple(one.fingerprint for one in revoked if one.fingerprint),
+        )
+        self.current.publish(PreparedSlice(slice_.digest, json.dumps(document_of(slice_)).encode()))
+
+    async def _crls(self, revoked: Sequence[RevokedCertificate]) -> tuple[str, ...]:
+        """Give a list for every CA in the chain, or none while nothing is revoked: lists cost at each handshake."""
+        if not revoked:
+            return ()
+        number = await self._ledger.next_counter("crl")
+        listed = [_listed(one) for one in revoked]
+        return (self._authority.root_crl_pem, await self._authority.crl(listed, number, self._clock.now()))
+
+    async def keep_fresh(self) -> None:
+        """Follow the ledger's changes, and refresh hourly so that no CRL grows old."""
+        seen = self._ledger.changes.value
+        while True:
+            await self._ledger.changes.wait_for_change(seen, REFRESH.total_seconds())
+            seen = self._ledger.changes.value
+            await self.refresh()
+
+
+def _listed(one: RevokedCertificate) -> Revoked:
+    return Revoked(
+        serial=one.serial,
+        fingerprint=one.fingerprint,
+        at=one.revoked_at,
+        reason=RevocationReason(one.reason),
+        not_after=one.not_after,
+    )

@@ -1,0 +1,133 @@
+"""Endpoints for the world: apply, diff, export, and the platform's status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from handfast import __version__
+from handfast.access.effect import Effect, effect
+from handfast.access.policy import Host
+from handfast.access.world import World
+from handfast.access.world_file import digest, parse_world, warnings
+from handfast.app.server.agents import agent_rows
+from handfast.app.server.callers import EVERYONE, OPERATORS, Caller
+from handfast.app.server.endpoints import Endpoint
+from handfast.app.server.messages import AuthorityAnswer, StatusAnswer, WorldAnswer
+from handfast.app.server.platform import Platform
+from handfast.base.events import WorldApplied
+from handfast.base.refusal import BadInput
+from handfast.io.ids import new_event_id
+from handfast.trust.facts import facts
+
+TRAFFIC_WINDOW = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Worlds:
+    """The endpoints that concern the world file and the platform as a whole."""
+
+    platform: Platform
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Give the operations."""
+        return (
+            Endpoint(
+                method="PUT", path="/v1/world", handler=self.apply, roles=OPERATORS, body=str, answer=WorldAnswer
+            ),
+            Endpoint(
+                method="POST", path="/v1/world/diff", handler=self.diff, roles=OPERATORS, body=str, answer=WorldAnswer
+            ),
+            Endpoint(method="GET", path="/v1/world", handler=self.export, roles=OPERATORS, query=("revision",)),
+            Endpoint(method="GET", path="/v1/status", handler=self.status, roles=OPERATORS, answer=StatusAnswer),
+            Endpoint(method="GET", path="/v1/authority", handler=self.authority, roles=EVERYONE, answer=AuthorityAnswer),
+        )
+
+    async def apply(self, caller: Caller, _: Request, body: str) -> WorldAnswer:
+        """Make a world file the one that counts."""
+        world, change = await self._weigh(body)
+        before = self.platform.slices.revision
+        event = WorldApplied(
+            id=new_event_id(), at=self.platform.clock.now(), revision=before + 1, digest=digest(body), requester=str(caller)
+        )
+        number = await self.platform.ledger.apply(body, event)
+        await self.platform.slices.refresh()
+        return _answer(number, body, world, change, changed=number != before)
+
+    async def diff(self, _: Caller, __: Request, body: str) -> WorldAnswer:
+        """Tell what an apply would change, and change nothing."""
+        world, change = await self._weigh(body)
+        latest = await self.platform.ledger.latest_revision()
+        changed = latest is None or latest.digest != digest(body)
+        return _answer(self.platform.slices.revision, body, world, change, changed=changed)
+
+    async def _weigh(self, text: str) -> tuple[World, Effect]:
+        world = parse_world(text)
+        if world.trust_domain != self.platform.trust_domain:
+            raise BadInput(
+                f"this server's trust domain is {self.platform.trust_domain}, not {world.trust_domain}",
+                key="trust_domain",
+                hint="a trust domain is chosen once, at the first start; use another data directory for another one",
+            )
+        since = self.platform.clock.now() - TRAFFIC_WINDOW
+        old = self.platform.slices.world if self.platform.slices.revision else None
+        return world, effect(old, world, await self.platform.ledger.traffic(since))
+
+    async def export(self, _: Caller, request: Request, __: None) -> Response:
+        """Give the world file that counts, as it was written."""
+        wanted = request.query_params.get("revision")
+        if wanted is not None and not wanted.isdigit():
+            raise BadInput("a revision is a number", key="revision")
+        ledger = self.platform.ledger
+        revision = await (ledger.revision(int(wanted)) if wanted else ledger.latest_revision())
+        if revision is None:
+            raise BadInput("there is no such revision", key="revision", hint="apply a world file first (handfast apply)")
+        headers = {"etag": f'"{revision.digest}"', "handfast-revision": str(revision.number)}
+        return Response(revision.document, media_type="application/yaml", headers=headers)
+
+    async def authority(self, _: Caller, __: Request, ___: None) -> AuthorityAnswer:
+        """Give the trust domain's roots and issuing certificates. They are public."""
+        authority = self.platform.authority
+        return AuthorityAnswer(
+            trust_domain=authority.trust_domain.name, bundle=authority.bundle_pem, issuers=authority.chain_pem
+        )
+
+    async def status(self, _: Caller, __: Request, ___: None) -> StatusAnswer:
+        """Give the platform at a glance."""
+        platform, now = self.platform, self.platform.clock.now()
+        standing = await platform.ledger.standing(now)
+        current = platform.slices.current.value
+        return StatusAnswer(
+            version=__version__,
+            trust_domain=platform.trust_domain.name,
+            revision=platform.slices.revision,
+            digest=current.digest if current else "",
+            authority=authorities(platform),
+            certificates={state.value: count for state, count in standing.counts.items()},
+            next_expiry=standing.next_expiry,
+            next_name=standing.next_name,
+            hosts=[_host(world_host) for world_host in platform.slices.world.hosts.values()],
+            agents=await agent_rows(platform),
+        )
+
+
+def authorities(platform: Platform) -> list[dict[str, Any]]:
+    """Give root and issuing authority with their ends."""
+    named = (("root", platform.authority.root_der), ("issuing", platform.authority.issuing_der))
+    read = [(name, facts(der)) for name, der in named]
+    return [{"name": n, "subject": f.subject, "not_after": f.window.not_after} for n, f in read]
+
+
+def _host(host: Host) -> dict[str, Any]:
+    return {"name": host.name, "listen": str(host.listen), "certificate": host.clients.certificate.value, "routes": len(host.routes)}
+
+
+def _answer(number: int, text: str, world: World, change: Effect, *, changed: bool) -> WorldAnswer:
+    return WorldAnswer(
+        revision=number, digest=digest(text), changed=changed, effect=list(change.lines), warnings=list(warnings(world))
+    )

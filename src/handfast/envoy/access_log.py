@@ -1,0 +1,382 @@
+"""Envoy's access log: the rows that we ask for, and what each of them means.
+
+Decides which event a row is. Refuses to know how rows get here, and why a certificate was refused: that is asked of
+``explain``. A row's own words decide, not the log that it stood in: a connection whose handshake has no end is a failed one,
+in whatever format it was reported.
+
+A row holds texts that strangers chose. They are cut to 1,024 characters, and nothing in them can be taken for ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Literal
+from urllib.parse import unquote
+
+import msgspec
+
+from handfast.base.events import (
+    ConnectionEnded,
+    Event,
+    HandshakeRefused,
+    OfferedCertificate,
+    RequestDenied,
+    RequestReported,
+)
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal
+from handfast.base.spiffe import SpiffeId
+from handfast.envoy.failures import FailureReport, printable
+from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+
+Explain = Callable[[FailureReport, str], Refusal]
+"""From a report and the PEM of the leaf that the client sent (or nothing) to the reason, with evidence."""
+
+MOST_NAMES = 32
+LONGEST_ROW = 2 * 1024 * 1024
+"""A client may send certificates of 100 KiB in all; Envoy writes them escaped, and their names up to three times."""
+_LONGEST_PEM = 256 * 1024
+_MOST_MS = 366 * 86_400_000
+_MOST_COUNT = 2**63 - 1
+
+# What Envoy writes
+
+
+_PEER = {
+    "subject": "%DOWNSTREAM_PEER_SUBJECT%",
+    "issuer": "%DOWNSTREAM_PEER_ISSUER%",
+    "serial": "%DOWNSTREAM_PEER_SERIAL%",
+    "fingerprint": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
+    "uri_sans": "%DOWNSTREAM_PEER_URI_SAN%",
+    "dns_sans": "%DOWNSTREAM_PEER_DNS_SAN%",
+    "not_before": "%DOWNSTREAM_PEER_CERT_V_START%",
+    "not_after": "%DOWNSTREAM_PEER_CERT_V_END%",
+    "chain_serials": "%DOWNSTREAM_PEER_CHAIN_SERIALS%",
+}
+
+CONNECTION_FORMAT = {
+    "row": "connection",
+    "start": "%START_TIME%",
+    "duration_ms": "%DURATION%",
+    # Ends with the handshake: absent where it was never finished, whatever else Envoy reports or keeps to itself.
+    "handshake_us": "%COMMON_DURATION(DS_CX_BEG:DS_HS_END:us)%",
+    "connection": "%CONNECTION_ID%",
+    "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "listener": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "server_name": "%REQUESTED_SERVER_NAME%",
+    "filter_chain": "%FILTER_CHAIN_NAME%",
+    "failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "details": "%CONNECTION_TERMINATION_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "tls_version": "%DOWNSTREAM_TLS_VERSION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+    **_PEER,
+}
+
+CONNECTION_FAILED_FORMAT = {**CONNECTION_FORMAT, "row": "failed", "pem": "%DOWNSTREAM_PEER_CERT%"}
+
+REQUEST_FORMAT = {
+    "row": "request",
+    "start": "%START_TIME%",
+    "duration_ms": "%DURATION%",
+    "connection": "%CONNECTION_ID%",
+    "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+    "server_name": "%REQUESTED_SERVER_NAME%",
+    "filter_chain": "%FILTER_CHAIN_NAME%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%PATH(NQ:PATH)%",
+    "status": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "code": "%DYNAMIC_METADATA(handfast:code)%",
+    "mode": "%DYNAMIC_METADATA(handfast:mode)%",
+    "host": "%DYNAMIC_METADATA(handfast:host)%",
+    "route": "%DYNAMIC_METADATA(handfast:route)%",
+    "revision": "%DYNAMIC_METADATA(handfast:revision)%",
+    "identity": "%DYNAMIC_METADATA(handfast:identity)%",
+    **_PEER,
+}
+
+# What we read
+
+
+class _Row(msgspec.Struct, kw_only=True):
+    """One row of any of the three. Envoy writes what is absent as null, and within texts as ``-``."""
+
+    row: Literal["failed", "connection", "request"]
+    start: datetime
+    duration_ms: int | None = None
+    handshake_us: int | None = None
+    peer: str | None = None
+    listener: str | None = None
+    server_name: str | None = None
+    filter_chain: str | None = None
+    failure: str | None = None
+    details: str | None = None
+    flags: str | None = None
+    tls_version: str | None = None
+    bytes_received: int | None = None
+    bytes_sent: int | None = None
+    subject: str | None = None
+    issuer: str | None = None
+    serial: str | None = None
+    fingerprint: str | None = None
+    uri_sans: str | None = None
+    dns_sans: str | None = None
+    not_before: str | None = None
+    not_after: str | None = None
+    chain_serials: str | None = None
+    pem: str | None = None
+    request_id: str | None = None
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    code: str | None = None
+    mode: str | None = None
+    host: str | None = None
+    route: str | None = None
+    revision: str | None = None
+    identity: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Row)
+
+
+def read_row(line: bytes, *, gateway: str, explain: Explain, event_id: str) -> Event | None:
+    """Read one line of the access log.
+
+    Gives `HandshakeRefused`, `ConnectionEnded`, `RequestDenied` or `RequestReported`; None for a request that nobody refused.
+    A request's event has the id that the client got, all others ``event_id``.
+
+    Raises:
+        BadInput: it is no row of ours, or larger than 2 MiB.
+    """
+    row = _decode(line)
+    if row.row == "request":
+        return _request(row, gateway, event_id)
+    if row.handshake_us is None:
+        return _refused(row, gateway, explain, event_id)
+    return _ended(row, gateway, event_id)
+
+
+def _decode(line: bytes) -> _Row:
+    if len(line) > LONGEST_ROW:
+        raise BadInput(f"the row is larger than {LONGEST_ROW} bytes")
+    try:
+        row = _DECODER.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"it is no row of the access log: {str(error)[:200]}") from error
+    if row.start.tzinfo is None:
+        raise BadInput("the row's time has no zone", key="start")
+    return row
+
+
+def _text(value: str | None) -> str:
+    """Give a text as it may be kept."""
+    return "" if value is None or value == "-" else printable(value)
+
+
+def _count(value: int | None, most: int = _MOST_COUNT) -> int:
+    return min(max(value or 0, 0), most)
+
+
+def _end(row: _Row) -> datetime:
+    try:
+        return row.start + timedelta(milliseconds=_count(row.duration_ms, _MOST_MS))
+    except OverflowError:
+        return row.start
+
+
+def _flags(row: _Row) -> frozenset[str]:
+    return frozenset(flag for flag in _text(row.flags).split(",") if flag)
+
+
+# Certificates
+
+
+def _offered(row: _Row) -> OfferedCertificate | None:
+    """Give the client's certificate as Envoy read it."""
+    if not _text(row.fingerprint):
+        return None
+    return OfferedCertificate(
+        subject=_text(row.subject),
+        issuer=_text(row.issuer),
+        serial=_text(row.serial).lower(),
+        fingerprint=_text(row.fingerprint).lower(),
+        uri_sans=_names(row.uri_sans),
+        dns_sans=_names(row.dns_sans),
+        not_before=_moment(row.not_before),
+        not_after=_moment(row.not_after),
+        chain_length=_chain_length(row),
+    )
+
+
+def _names(joined: str | None) -> tuple[str, ...]:
+    names = (joined or "").split(",", MOST_NAMES)[:MOST_NAMES]
+    return tuple(text for name in names if (text := _text(name)))
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _chain_length(row: _Row) -> int:
+    serials = _text(row.chain_serials)
+    return serials.count(",") + 1 if serials else 0
+
+
+def _from_pem(row: _Row, pem: str) -> OfferedCertificate | None:
+    """Give the client's certificate as we read it: names that hold a comma stay whole. Else what Envoy made of it."""
+    if not pem:
+        return _offered(row)
+    try:
+        leaf = facts(pem_certificates(pem)[0])
+    except BadInput:
+        return _offered(row)
+    return _read_here(leaf, _chain_length(row))
+
+
+def _read_here(leaf: CertificateFacts, chain_length: int) -> OfferedCertificate:
+    return OfferedCertificate(
+        subject=_text(leaf.subject),
+        issuer=_text(leaf.issuer),
+        serial=leaf.serial,
+        fingerprint=leaf.fingerprint,
+        uri_sans=tuple(_text(name) for name in leaf.uri_sans[:MOST_NAMES]),
+        dns_sans=tuple(_text(name) for name in leaf.dns_sans[:MOST_NAMES]),
+        not_before=leaf.window.not_before,
+        not_after=leaf.window.not_after,
+        chain_length=chain_length,
+    )
+
+
+def _identity(joined: str | None) -> str:
+    """Give the one SPIFFE id in a text, whole. Several, or one with a comma in it, are none: Envoy joins them with commas."""
+    try:
+        return str(SpiffeId.parse(joined or ""))
+    except BadInput:
+        return ""
+
+
+# Connections
+
+
+def _refused(row: _Row, gateway: str, explain: Explain, event_id: str) -> HandshakeRefused:
+    report = FailureReport(
+        failure=row.failure if row.failure and row.failure != "-" else "",
+        flags=_flags(row),
+        details=_text(row.details),
+        filter_chain=_text(row.filter_chain),
+        tls_version=_text(row.tls_version),
+        server_name=_text(row.server_name),
+        duration_ms=_count(row.duration_ms, _MOST_MS),
+        chain_length=_chain_length(row),
+    )
+    pem = unquote((row.pem or "")[:_LONGEST_PEM])
+    why = explain(report, pem)
+    return HandshakeRefused(
+        id=event_id,
+        at=_end(row),
+        gateway=gateway,
+        listener=_text(row.listener),
+        peer=_text(row.peer),
+        server_name=report.server_name,
+        tls_version=report.tls_version,
+        reason=why.reason,
+        certificate=_from_pem(row, pem),
+        evidence={name: printable(text) for name, text in why.evidence.items()},
+        raw=printable(report.failure) or report.details or ",".join(sorted(report.flags)),
+    )
+
+
+def _ended(row: _Row, gateway: str, event_id: str) -> ConnectionEnded:
+    return ConnectionEnded(
+        id=event_id,
+        at=_end(row),
+        gateway=gateway,
+        listener=_text(row.listener),
+        host=_text(row.filter_chain),
+        peer=_text(row.peer),
+        server_name=_text(row.server_name),
+        tls_version=_text(row.tls_version),
+        identity=_identity(row.uri_sans),
+        certificate=_offered(row),
+        duration_ms=_count(row.duration_ms, _MOST_MS),
+        bytes_received=_count(row.bytes_received),
+        bytes_sent=_count(row.bytes_sent),
+    )
+
+
+# Requests
+
+
+# What Envoy makes of a service that does not answer: https://www.envoyproxy.io, "Response flags".
+UPSTREAM_FLAGS = frozenset({"UF", "UH", "UO", "UC", "UT", "UR", "LR", "URX", "NC", "UPE", "DF", "UMSDR"})
+_FROM_SERVICE = "via_upstream"
+_REQUEST_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _request(row: _Row, gateway: str, event_id: str) -> RequestDenied | None:
+    reason = _why(row)
+    if reason is None:
+        return None
+    kind = RequestReported if _text(row.code) and row.mode == "report" else RequestDenied
+    return kind(
+        id=_request_id(row, event_id),
+        at=_end(row),
+        gateway=gateway,
+        host=_text(row.host) or _text(row.filter_chain),
+        route=_text(row.route),
+        method=_text(row.method),
+        path=_text(row.path).partition("?")[0],
+        peer=_text(row.peer),
+        status=_count(row.status, 999),
+        reason=reason,
+        identity=_identity(row.identity) or _identity(row.uri_sans),
+        revision=_text(row.revision),
+        certificate=_offered(row),
+    )
+
+
+def _request_id(row: _Row, event_id: str) -> str:
+    """Give the request id where it is one of Envoy's. A client's own would let it choose under which id it is recorded."""
+    given = _text(row.request_id)
+    return given if _REQUEST_ID.fullmatch(given) else event_id
+
+
+def _why(row: _Row) -> Reason | None:
+    """Give the access check's own reason, or what Envoy's refusal amounts to; None where nobody refused."""
+    if code := _text(row.code):
+        return _known_code(code)
+    status, flags = _count(row.status), _flags(row)
+    if 0 < status < 400 or _text(row.details) == _FROM_SERVICE:
+        return None
+    if flags & UPSTREAM_FLAGS:
+        return Reason.UPSTREAM_UNAVAILABLE
+    if status == 0:
+        return Reason.REQUEST_REJECTED if "DPE" in flags else None
+    return _local_refusal(status, flags)
+
+
+def _known_code(code: str) -> Reason:
+    try:
+        return Reason(code)
+    except ValueError:
+        # A code that is not ours: the program in Envoy and this reader do not belong together.
+        return Reason.GATEWAY_FAULT
+
+
+def _local_refusal(status: int, flags: frozenset[str]) -> Reason:
+    if "NR" in flags or status == 404:
+        return Reason.REQUEST_NO_ROUTE
+    if status == 421:
+        return Reason.REQUEST_MISDIRECTED
+    return Reason.REQUEST_REJECTED if status < 500 else Reason.GATEWAY_FAULT

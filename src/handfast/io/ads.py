@@ -1,0 +1,399 @@
+"""Envoy's aggregated discovery, served on a Unix socket to an Envoy of our own user.
+
+Decides how resources in protobuf's JSON form become messages, and who may connect. What is sent when is decided in
+`handfast.io.xds_state`. Refuses to know what the resources mean; it only checks that each can be encoded and that those which
+listeners and clusters refer to are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import struct
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from envoy.service.discovery.v3 import discovery_pb2 as discovery
+from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf.message import DecodeError, Message
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server, Stream
+
+from handfast.base.refusal import BadInput, Unavailable
+from handfast.io import xds_state as xds
+from handfast.io.xds_state import Key, Rejected, Resource, Snapshot, Step, Verdicts, XdsStream
+
+MAX_RESOURCE = 64 << 20
+MAX_REQUEST = 4 << 20
+MAX_STREAMS = 16
+MAX_BACKLOG = 4096
+_SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
+
+MESSAGES = (
+    "envoy.config.cluster.v3.cluster_pb2",
+    "envoy.config.core.v3.extension_pb2",
+    "envoy.config.endpoint.v3.endpoint_pb2",
+    "envoy.config.listener.v3.listener_pb2",
+    "envoy.config.route.v3.route_pb2",
+    "envoy.extensions.access_loggers.file.v3.file_pb2",
+    "envoy.extensions.access_loggers.filters.cel.v3.cel_pb2",
+    "envoy.extensions.access_loggers.stats.v3.stats_pb2",
+    "envoy.extensions.filters.http.lua.v3.lua_pb2",
+    "envoy.extensions.filters.http.router.v3.router_pb2",
+    "envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2",
+    "envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2",
+    "envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2",
+    "envoy.extensions.request_id.uuid.v3.uuid_pb2",
+    "envoy.extensions.transport_sockets.tls.v3.secret_pb2",
+    "envoy.extensions.transport_sockets.tls.v3.tls_pb2",
+    "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
+)
+"""The modules whose messages may stand in an ``Any``. Importing one makes its messages known to protobuf."""
+
+Json = Mapping[str, Any]
+Publication = Mapping[str, Mapping[str, Json]]
+
+
+def encode(type_url: str, name: str, document: Json) -> any_pb2.Any:
+    """Turn a resource in protobuf's JSON form into an ``Any`` of ``type_url``.
+
+    The same document gives the same bytes in every process. Protobuf writes the maps of an inner ``Any`` in an order of its
+    own; left so, a restart alone would look like a change of the listener, and Envoy would drain it.
+
+    Raises:
+        BadInput: the type is not served, protobuf refuses the document, or it is over 64 MiB. Names the resource.
+    """
+    place = _place((type_url, name))
+    if type_url not in xds.ORDER:
+        raise BadInput("resources of this type are not served", key=place)
+    _load_messages()
+    body = any_pb2.Any()
+    try:
+        json_format.ParseDict({"@type": type_url, **document}, body)
+        _make_canonical(body)
+    except (json_format.Error, DecodeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise BadInput(f"protobuf refuses it: {str(error)[:500]}", key=place) from error
+    if body.ByteSize() > MAX_RESOURCE:
+        raise BadInput(f"it is over {MAX_RESOURCE >> 20} MiB", key=place)
+    return body
+
+
+@cache
+def _load_messages() -> None:
+    for module in MESSAGES:
+        import_module(module)
+
+
+def _make_canonical(message: Message) -> None:
+    if isinstance(message, any_pb2.Any):
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(message.type_url.rpartition("/")[2])
+        inner = message_factory.GetMessageClass(descriptor)()
+        inner.ParseFromString(message.value)
+        _make_canonical(inner)
+        message.value = inner.SerializeToString(deterministic=True)
+        return
+    for field_, value in message.ListFields():
+        if field_.message_type:
+            parts = (value,) if isinstance(value, Message) else value.values() if isinstance(value, Mapping) else value
+            for part in parts:
+                if isinstance(part, Message):
+                    _make_canonical(part)
+
+
+def references(document: object) -> Iterator[Key]:
+    """Give the named resources that a listener or cluster (snake case JSON) expects from aggregated discovery."""
+    if isinstance(document, Mapping):
+        if _from_ads(document.get("sds_config")):
+            yield xds.SECRET, document.get("name", "")
+        if isinstance(found := document.get("config_discovery"), Mapping) and _from_ads(found.get("config_source")):
+            yield xds.EXTENSION, document.get("name", "")
+        if "route_config_name" in document and _from_ads(document.get("config_source")):
+            yield xds.ROUTE, document["route_config_name"]
+        for value in document.values():
+            yield from references(value)
+    elif isinstance(document, list | tuple):
+        for value in document:
+            yield from references(value)
+
+
+def _from_ads(source: object) -> bool:
+    return isinstance(source, Mapping) and "ads" in source
+
+
+class Encoder:
+    """Documents to a `Snapshot`. What has not changed since the last snapshot is not encoded again."""
+
+    def __init__(self) -> None:
+        """Begin with nothing encoded."""
+        self._known: dict[Key, tuple[bytes, Resource, frozenset[Key]]] = {}
+
+    def snapshot(self, publication: Publication) -> Snapshot:
+        """Encode all of ``publication`` (type URL, then name, then the resource as JSON), or nothing.
+
+        Raises:
+            BadInput: a resource cannot be encoded, has another name than its key, or refers to one that is not there.
+        """
+        known = {
+            (url, name): self._encoded((url, name), d) for url, of in publication.items() for name, d in of.items()
+        }
+        for (url, name), (_, _, needed) in known.items():
+            for key in sorted(needed - known.keys()):
+                raise BadInput(f"it refers to {_place(key)}, which is not there", key=_place((url, name)))
+        self._known = known
+        resources = {url: {name: known[url, name][1] for name in of} for url, of in publication.items()}
+        return Snapshot(resources, frozenset().union(*(needed for _, _, needed in known.values())))
+
+    def _encoded(self, key: Key, document: Json) -> tuple[bytes, Resource, frozenset[Key]]:
+        try:
+            digest = sha256(msgspec.json.encode(document, order="deterministic")).digest()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadInput(f"it is not JSON: {str(error)[:500]}", key=_place(key)) from error
+        known = self._known.get(key)
+        if known and known[0] == digest:
+            return known
+        if document.get("name") != key[1]:
+            raise BadInput("its name is not the one it is published under", key=_place(key))
+        return digest, Resource.of(key[1], encode(*key, document)), frozenset(references(document))
+
+
+def _place(key: Key) -> str:
+    return f"{key[0].rpartition('.')[2]} {key[1]}"
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Give the user id of the process at the other end of a Unix socket, as of when it connected."""
+    if sys.platform == "darwin":  # struct xucred of LOCAL_PEERCRED: version, uid, groups
+        return int(struct.unpack_from("=II", connection.getsockopt(0, 1, 76))[1])
+    return int(struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+
+
+def _socket_of(stream: Stream) -> socket.socket:
+    """Reach the socket below a gRPC stream; grpclib has no public way to it."""
+    connection: socket.socket = stream._stream._transport.get_extra_info("socket")  # noqa: SLF001
+    return connection
+
+
+def _bound_requests(stream: Stream) -> None:
+    """Refuse to gather a request of more than 4 MiB; grpclib itself would go on to 4 GiB."""
+    below = stream._stream  # noqa: SLF001
+    receive = below.recv_data
+
+    async def bounded(size: int) -> bytes:
+        if size > MAX_REQUEST:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, "the request is too large")
+        return bytes(await receive(size))
+
+    below.recv_data = bounded
+
+
+@dataclass(eq=False, slots=True)
+class _Session:
+    """One connected Envoy: its protocol state, and what waits to be written to it."""
+
+    state: XdsStream
+    outbox: deque[discovery.DeltaDiscoveryResponse] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class AdsServer:
+    """Serves the last published snapshot to every Envoy that connects."""
+
+    def __init__(self) -> None:
+        """Begin with nothing published; an Envoy that connects waits."""
+        self._encoder = Encoder()
+        self._snapshot: Snapshot | None = None
+        self._sessions: set[_Session] = set()
+        self._verdicts: dict[str, Verdicts] = {}
+        self._callbacks: list[Callable[[Rejected], None]] = []
+        self._changed = asyncio.Condition()
+        self._server: Server | None = None
+        self._path: Path | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest of the snapshot that is published, empty before the first."""
+        return self._snapshot.digest if self._snapshot else ""
+
+    @property
+    def acknowledged(self) -> str:
+        """The digest of the snapshot that every connected Envoy acknowledged in full last; empty while they differ, or none is."""
+        digests = {session.state.acknowledged for session in self._sessions}
+        return digests.pop() if len(digests) == 1 else ""
+
+    def on_rejected(self, callback: Callable[[Rejected], None]) -> None:
+        """Have ``callback`` called with each resource that Envoy refuses. It must not raise."""
+        self._callbacks.append(callback)
+
+    def publish(self, publication: Publication) -> str:
+        """Make ``publication`` (type URL, then name, then the resource in protobuf's JSON form) what Envoy is to hold.
+
+        Gives its digest. The digest does not change unless a resource does. Unchanged resources are neither encoded nor sent.
+
+        Raises:
+            BadInput: a resource cannot be encoded, or refers to one that is not there. What was published before stays.
+        """
+        self._snapshot = self._encoder.snapshot(publication)
+        for session in self._sessions:
+            session.wake.set()
+        return self._snapshot.digest
+
+    async def wait_acknowledged(self, digest: str, timeout: float) -> bool:  # noqa: ASYNC109 - a limit is part of the answer
+        """Wait until every connected Envoy has acknowledged all of the snapshot ``digest``; False after ``timeout`` seconds."""
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: self.acknowledged == digest)
+        except TimeoutError:
+            return False
+        return True
+
+    async def start(self, path: Path) -> None:
+        """Listen on a Unix socket at ``path``, open to our own user alone.
+
+        Raises:
+            BadInput: something else than a socket is there.
+            Unavailable: another process serves there, the directory cannot be written, or the path is too long.
+        """
+        _make_way(path)
+        listening = _private_socket(path)
+        self._server, self._path = Server([self]), path
+        await self._server.start(sock=listening)
+
+    async def stop(self) -> None:
+        """End all streams and take the socket away. Envoy goes on with what it has, and comes back by itself."""
+        if self._server:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+        if self._path:
+            self._path.unlink(missing_ok=True)
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Name the methods that grpclib is to serve."""
+        both = Cardinality.STREAM_STREAM
+        delta = Handler(self._incremental, both, discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse)
+        whole = Handler(_state_of_the_world, both, discovery.DiscoveryRequest, discovery.DiscoveryResponse)
+        return {f"{_SERVICE}DeltaAggregatedResources": delta, f"{_SERVICE}StreamAggregatedResources": whole}
+
+    async def _incremental(self, stream: Stream) -> None:
+        """Serve one stream until it ends."""
+        if peer_uid(_socket_of(stream)) != os.geteuid():
+            raise GRPCError(Status.PERMISSION_DENIED, "only the user that runs this may connect")
+        if len(self._sessions) >= MAX_STREAMS:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many streams")
+        _bound_requests(stream)
+        first = await stream.recv_message()
+        if first is None:
+            return
+        session = _Session(XdsStream(self._snapshot, self._verdicts_of(first.node.id)))
+        self._sessions.add(session)
+        try:
+            await _until_one_ends(self._read(session, first, stream), self._write(session, stream.send_message))
+        finally:
+            self._sessions.discard(session)
+            await self._tell()
+
+    async def _read(self, session: _Session, first: discovery.DeltaDiscoveryRequest, stream: Stream) -> None:
+        request: discovery.DeltaDiscoveryRequest | None = first
+        while request is not None:
+            await self._take(session, _receive(session.state, request))
+            request = await stream.recv_message()
+
+    async def _write(
+        self, session: _Session, send: Callable[[discovery.DeltaDiscoveryResponse], Awaitable[None]]
+    ) -> None:
+        """Send what is due. A snapshot is looked at only when all before it is written, so a slow Envoy skips those between."""
+        while True:
+            while session.outbox:
+                await send(session.outbox.popleft())
+            if self._snapshot and session.state.snapshot is not self._snapshot:
+                await self._take(session, session.state.set_resources(self._snapshot))
+                continue
+            await session.wake.wait()
+            session.wake.clear()
+
+    async def _take(self, session: _Session, step: Step) -> None:
+        session.outbox.extend(step.responses)
+        session.wake.set()
+        if session.state.backlog > MAX_BACKLOG:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many responses are not answered")
+        for report in step.reports:
+            if isinstance(report, Rejected):
+                for callback in self._callbacks:
+                    callback(report)
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Let those look again who wait for acknowledgements."""
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _verdicts_of(self, node: str) -> Verdicts:
+        """Find what is known of an Envoy, by its node id; the one that has not connected for longest is forgotten first."""
+        verdicts = self._verdicts.pop(node, None) or Verdicts()
+        self._verdicts[node] = verdicts
+        if len(self._verdicts) > MAX_STREAMS:
+            del self._verdicts[next(iter(self._verdicts))]
+        return verdicts
+
+
+async def _until_one_ends(*halves: Coroutine[None, None, None]) -> None:
+    """Run both halves of a stream; when one ends or fails, so does the other."""
+    tasks = [asyncio.create_task(half) for half in halves]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _receive(state: XdsStream, request: discovery.DeltaDiscoveryRequest) -> Step:
+    try:
+        return state.receive(request)
+    except BadInput as error:
+        raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
+
+
+async def _state_of_the_world(_stream: Stream) -> None:
+    raise GRPCError(Status.UNIMPLEMENTED, "use the incremental protocol (api_type DELTA_GRPC)")
+
+
+def _make_way(path: Path) -> None:
+    """Remove the socket that a dead server left."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise BadInput("it is not a socket", file=str(path), hint="move the file away, or choose another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise Unavailable(f"another process serves at {path}", hint="stop the other one first")
+    path.unlink()
+
+
+def _private_socket(path: Path) -> socket.socket:
+    """Bind a socket. Its mode is set before it listens: until then nobody can connect to it."""
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.bind(str(path))
+        path.chmod(0o600)
+    except OSError as error:
+        listening.close()
+        raise Unavailable(
+            f"cannot listen at {path}: {error}", hint="a socket's path has about 100 bytes at most"
+        ) from error
+    return listening

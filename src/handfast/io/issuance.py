@@ -1,0 +1,153 @@
+"""One certificate, from request to delivery: plan, lint, record, sign, compare, record, deliver.
+
+Decides the order of the steps, which is the promise: what is signed was recorded before, what is delivered was recorded as
+issued. Refuses to know who may ask (the caller) and what is allowed (`handfast.trust.plan`).
+
+An exception leaves things as they are. Before the intent, nothing has happened. After it, the intent stays in the ledger:
+nobody can tell whether the key was used (a network service may have signed and lost the answer), so it counts as
+signed until somebody looks.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from handfast.base.events import CertificateIssued, CertificateRefused
+from handfast.base.refusal import Refusal
+from handfast.io.authorities import Authority
+from handfast.io.ids import new_event_id
+from handfast.io.ports import Clock, Ledger, Signer
+from handfast.io.records import CertificateRecord, CertificateState
+from handfast.trust import leaf
+from handfast.trust.entries import Workload
+from handfast.trust.facts import fingerprint, hex_serial, pem
+from handfast.trust.lint import LintedPlan, compare, lint
+from handfast.trust.plan import SERIAL_BYTES, LeafRequest, plan, serial_from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedCertificate:
+    """A certificate, and what goes with it.
+
+    ``serial`` is lower case hex. ``chain_pem`` is leaf and issuing CA, as a peer sends them; ``bundle_pem`` the roots, as a peer
+    trusts them. ``record`` is the ledger's row, ``event`` what was recorded beside it.
+    """
+
+    serial: str
+    der: bytes
+    chain_pem: str
+    bundle_pem: str
+    record: CertificateRecord
+    event: CertificateIssued
+
+
+class Issuance:
+    """Issues leaf certificates of one authority. ``random`` gives as many random octets as it is asked for."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        ledger: Ledger,
+        clock: Clock,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """Keep what issuing needs."""
+        self._authority = authority
+        self._ledger = ledger
+        self._clock = clock
+        self._random = random
+
+    async def issue(
+        self, request: LeafRequest, *, workload: Workload | None, requester: str
+    ) -> IssuedCertificate | Refusal:
+        """Issue a certificate, or say why not.
+
+        ``workload`` is the identity's entry, where it has one; ``requester`` names who asked, for the record. A refusal that
+        comes before the intent leaves no trace in the ledger: the caller records it with its own, such as a bad CSR's.
+
+        Raises:
+            Unavailable: the ledger or the signer cannot be used now.
+        """
+        now = self._clock.now()
+        linted = self._linted(request, workload, now)
+        if isinstance(linted, Refusal):
+            return linted
+        intent = _intent(linted, requester, now)
+        refusal = await self._ledger.record_intent(intent)
+        if refusal:
+            return refusal
+        der = await sign(linted, self._authority.signer)
+        refusal = compare(der, linted)
+        if refusal:
+            return await self._failed(intent, der, refusal)
+        return await self._issued(intent, der)
+
+    def _linted(self, request: LeafRequest, workload: Workload | None, now: datetime) -> LintedPlan | Refusal:
+        serial = serial_from(self._random(SERIAL_BYTES))
+        planned = plan(request, self._authority.issuer_facts, workload=workload, now=now, serial=serial)
+        return planned if isinstance(planned, Refusal) else lint(leaf.tbs(planned), planned)
+
+    async def _issued(self, intent: CertificateRecord, der: bytes) -> IssuedCertificate:
+        record = replace(intent, state=CertificateState.ISSUED, der=der, fingerprint=fingerprint(der))
+        event = CertificateIssued(
+            id=new_event_id(self._random),
+            at=self._clock.now(),
+            serial=record.serial,
+            fingerprint=record.fingerprint,
+            identity=record.identity,
+            dns=record.dns,
+            not_before=record.not_before,
+            not_after=record.not_after,
+            requester=record.requester,
+        )
+        await self._ledger.record_issued(record.serial, der, event)
+        return IssuedCertificate(
+            serial=record.serial,
+            der=der,
+            chain_pem=pem(der) + self._authority.chain_pem,
+            bundle_pem=self._authority.bundle_pem,
+            record=record,
+            event=event,
+        )
+
+    async def _failed(self, intent: CertificateRecord, der: bytes, refusal: Refusal) -> Refusal:
+        """Record what was signed and is not what was planned: it exists, so its fingerprint must be known."""
+        seen = Refusal(refusal.reason, {**refusal.evidence, "serial": intent.serial, "fingerprint": fingerprint(der)})
+        event = CertificateRefused(
+            id=new_event_id(self._random),
+            at=self._clock.now(),
+            name=intent.name,
+            reason=seen.reason,
+            evidence=dict(seen.evidence),
+            requester=intent.requester,
+        )
+        await self._ledger.record_failed(intent.serial, event)
+        return seen
+
+
+async def sign(linted: LintedPlan, signer: Signer) -> bytes:
+    """Sign what was linted, and nothing else; give the certificate (DER), not compared yet.
+
+    Raises:
+        Unavailable: the key cannot be used now.
+    """
+    return leaf.assemble(linted.tbs, await signer.sign(linted.tbs))
+
+
+def _intent(linted: LintedPlan, requester: str, now: datetime) -> CertificateRecord:
+    planned = linted.plan
+    return CertificateRecord(
+        serial=hex_serial(planned.serial),
+        issuer=planned.issuer.key_id.hex(),
+        identity=str(planned.identity),
+        name=planned.identity.name,
+        dns=planned.dns,
+        not_before=planned.window.not_before,
+        not_after=planned.window.not_after,
+        requester=requester,
+        tbs=linted.tbs,
+        recorded_at=now,
+    )

@@ -1,0 +1,304 @@
+"""The inventory: every certificate that was to be signed, and what became of it.
+
+Decides the states: ``intended`` becomes ``issued`` or ``failed``, anything becomes ``revoked``, and nothing comes back. A
+certificate that was not recorded before it was signed is refused here, and so is one that was revoked in between. Refuses
+to know how certificates are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from handfast.base.events import CertificateRevoked, Event
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal, Refused, Unavailable
+from handfast.io.database import Conflict, Row, Step, Value, placeholders, step
+from handfast.io.ledger.events import MAX_BATCH, Events, bounded, from_micros, to_micros
+from handfast.io.records import CertificateRecord, CertificateState
+
+_TRIES = 16
+_COLUMNS = (
+    "serial, issuer, identity, name, dns, not_before, not_after, requester, state, tbs, der, fingerprint, "
+    "recorded_at, revoked_at, revocation_reason"
+)
+_SELECT = f"select {_COLUMNS} from certificates"  # noqa: S608 - names of ours
+_STATE = "update certificates set state = $2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateQuery:
+    """Which certificates to list. ``after`` is the page before's `CertificatePage.next`; 0 begins with the newest."""
+
+    name: str | None = None
+    state: CertificateState | None = None
+    expiring_before: datetime | None = None
+    expiring_after: datetime | None = None
+    after: int = 0
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatePage:
+    """Certificates, newest first. ``next`` asks for the next page; None where there is none."""
+
+    records: list[CertificateRecord]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedCertificate:
+    """What CRLs and gateways need to know of a revoked certificate. ``fingerprint`` is empty where it was never issued."""
+
+    serial: str
+    issuer: str
+    fingerprint: str
+    not_after: datetime
+    revoked_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many unexpired certificates are in each state, and which name is the first to be left without one, and when."""
+
+    by_state: dict[str, int]
+    soonest_name: str = ""
+    soonest_expiry: datetime | None = None
+
+
+class Certificates(Events):
+    """The certificates."""
+
+    async def record_intent(self, record: CertificateRecord) -> Refusal | None:
+        """Keep what is about to be signed, before it is, as ``intended``; a serial that is taken is refused."""
+        sql = f"insert into certificates ({_COLUMNS}) values ({placeholders(15)})"  # noqa: S608 - names of ours
+        try:
+            await self._db.write(step(sql, *_intent(record)))
+        except Conflict:
+            seen = {"serial": record.serial, "finding": "the serial number is taken (RFC 5280 section 4.1.2.2)"}
+            return Refusal(Reason.ISSUANCE_LINT, seen)
+        return None
+
+    async def record_issued(self, serial: str, der: bytes, event: Event) -> None:
+        """Keep the signed certificate beside its intent, with its event. Doing it again changes nothing.
+
+        Raises:
+            Refused: there is no such intent, or it was revoked or given up meanwhile. Do not deliver the certificate.
+        """
+        update = step(
+            f"{_STATE}, der = $3, fingerprint = $4 where serial = $1 and state = $5",
+            serial,
+            CertificateState.ISSUED.value,
+            der,
+            hashlib.sha256(der).hexdigest(),
+            CertificateState.INTENDED.value,
+            expect=1,
+        )
+        try:
+            await self._commit(update, events=[event])
+        except Conflict as conflict:
+            found = await self.by_serial(serial)
+            if found is None or found.state is not CertificateState.ISSUED or found.der != der:
+                raise Refused(Refusal(Reason.ISSUANCE_MISMATCH, _seen(serial, found))) from conflict
+
+    async def record_failed(self, serial: str, event: Event) -> None:
+        """Keep that an intent came to nothing, and why. Doing it again changes nothing.
+
+        Raises:
+            Refused: there is no such intent, or a certificate was issued from it.
+        """
+        update = step(
+            f"{_STATE} where serial = $1 and state = $3",
+            serial,
+            CertificateState.FAILED.value,
+            CertificateState.INTENDED.value,
+            expect=1,
+        )
+        try:
+            await self._commit(update, events=[event])
+        except Conflict as conflict:
+            found = await self.by_serial(serial)
+            if found is None or found.state not in {CertificateState.FAILED, CertificateState.REVOKED}:
+                raise Refused(Refusal(Reason.NOT_FOUND, _seen(serial, found))) from conflict
+            await self.append([event])
+
+    async def revoke(
+        self, serials: Sequence[str], at: datetime, reason: str, events: Sequence[CertificateRevoked]
+    ) -> list[str]:
+        """Revoke certificates, 1000 at most, and give the serials of those that this call revoked.
+
+        All are revoked, or none. Unknown and revoked ones are passed over, and so are their events. Whatever state it is
+        in, a serial can be revoked: an interrupted intent may have been signed. ``reason`` is one of RFC 5280 section
+        5.3.1.
+
+        Raises:
+            BadInput: they are too many.
+            Unavailable: others changed the same certificates again and again.
+        """
+        if len(serials) > MAX_BATCH:
+            raise BadInput(f"more than {MAX_BATCH} certificates at once", key="serials")
+        for _ in range(_TRIES):
+            live = await self._not_revoked(sorted(set(serials)))
+            if not live:
+                return []
+            changing = set(live)
+            told = [event for event in events if event.serial in changing]
+            try:
+                await self._commit(*(_revocation(serial, at, reason) for serial in live), events=told, changes=True)
+            except Conflict:
+                continue
+            return live
+        raise Unavailable("others change the same certificates", hint="try again")
+
+    async def by_serial(self, serial: str) -> CertificateRecord | None:
+        """Find a certificate by its serial, lower case hex."""
+        row = await self._db.one(f"{_SELECT} where serial = $1", serial)
+        return _record(row) if row else None
+
+    async def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
+        """Find a certificate by the SHA-256 of its DER, lower case hex."""
+        row = await self._db.one(f"{_SELECT} where fingerprint = $1 and fingerprint <> ''", fingerprint)
+        return _record(row) if row else None
+
+    async def live_by_name(self, name: str, now: datetime) -> list[CertificateRecord]:
+        """Give a name's unexpired certificates, issued or about to be, newest first, 1000 at most: what to revoke."""
+        sql = f"{_SELECT} where name = $1 and not_after > $2 and state in ($3, $4) order by seq desc limit {MAX_BATCH}"
+        states = (CertificateState.ISSUED.value, CertificateState.INTENDED.value)
+        return [_record(row) for row in await self._db.fetch(sql, name, to_micros(now), *states)]
+
+    async def list_certificates(self, query: CertificateQuery) -> CertificatePage:
+        """List certificates, newest first.
+
+        Raises:
+            BadInput: the limit is not from 1 to 1000.
+        """
+        where, args = _where(query)
+        sql = f"select seq, {_COLUMNS} from certificates where {where} order by seq desc limit $1"  # noqa: S608 - placeholders
+        rows = await self._db.fetch(sql, bounded(query.limit), *args)
+        more = len(rows) == query.limit
+        return CertificatePage([_record(row[1:]) for row in rows], rows[-1][0] if more else None)
+
+    async def revoked_live(self, now: datetime) -> list[RevokedCertificate]:
+        """Give all revoked certificates that have not expired, by expiry: what CRLs and gateways hold."""
+        sql = """select serial, issuer, fingerprint, not_after, revoked_at, revocation_reason from certificates
+            where state = $1 and not_after > $2 order by not_after, serial"""
+        return [
+            RevokedCertificate(
+                serial=serial,
+                issuer=issuer,
+                fingerprint=fingerprint,
+                not_after=from_micros(not_after),
+                revoked_at=from_micros(revoked_at),
+                reason=reason,
+            )
+            for serial, issuer, fingerprint, not_after, revoked_at, reason in await self._db.fetch(
+                sql, CertificateState.REVOKED.value, to_micros(now)
+            )
+        ]
+
+    async def interrupted(self, before: datetime, limit: int = 100) -> list[CertificateRecord]:
+        """Give intents from before ``before`` that came to no end, oldest first: something died while it signed.
+
+        Raises:
+            BadInput: the limit is not from 1 to 1000.
+        """
+        sql = f"{_SELECT} where state = $1 and recorded_at < $2 order by recorded_at, serial limit $3"
+        args = (CertificateState.INTENDED.value, to_micros(before), bounded(limit))
+        return [_record(row) for row in await self._db.fetch(sql, *args)]
+
+    async def counts(self, now: datetime) -> Counts:
+        """Count the unexpired certificates by state, and find the name that is first left without one."""
+        by_state = {}
+        for state in CertificateState:
+            sql = "select count(*) from certificates where state = $1 and not_after > $2"
+            ((by_state[state.value],),) = await self._db.fetch(sql, state.value, to_micros(now))
+        sql = """select name, max(not_after) as ends from certificates where state = $1 and not_after > $2
+            group by name order by ends, name limit 1"""
+        row = await self._db.one(sql, CertificateState.ISSUED.value, to_micros(now))
+        if row is None:
+            return Counts(by_state=by_state)
+        return Counts(by_state=by_state, soonest_name=row[0], soonest_expiry=from_micros(row[1]))
+
+    async def _not_revoked(self, serials: list[str]) -> list[str]:
+        if not serials:
+            return []
+        numbers = placeholders(len(serials), 2)
+        sql = f"select serial from certificates where state <> $1 and serial in ({numbers}) order by seq"  # noqa: S608 - placeholders
+        return [serial for (serial,) in await self._db.fetch(sql, CertificateState.REVOKED.value, *serials)]
+
+
+def _seen(serial: str, found: CertificateRecord | None) -> dict[str, str]:
+    return {"serial": serial, "state": found.state.value if found else "unknown"}
+
+
+def _where(query: CertificateQuery) -> tuple[str, list[Value]]:
+    asked: list[tuple[str, Value]] = []
+    if query.after:
+        asked.append(("seq <", query.after))
+    if query.name is not None:
+        asked.append(("name =", query.name))
+    if query.state is not None:
+        asked.append(("state =", query.state.value))
+    if query.expiring_before is not None:
+        asked.append(("not_after <", to_micros(query.expiring_before)))
+    if query.expiring_after is not None:
+        asked.append(("not_after >=", to_micros(query.expiring_after)))
+    conditions = [f"{condition} ${number}" for number, (condition, _) in enumerate(asked, 2)]
+    return " and ".join(["1 = 1", *conditions]), [value for _, value in asked]
+
+
+def _revocation(serial: str, at: datetime, reason: str) -> Step:
+    return step(
+        f"{_STATE}, revoked_at = $3, revocation_reason = $4 where serial = $1 and state <> $2",
+        serial,
+        CertificateState.REVOKED.value,
+        to_micros(at),
+        reason,
+        expect=1,
+    )
+
+
+def _intent(record: CertificateRecord) -> tuple[Value, ...]:
+    return (
+        record.serial,
+        record.issuer,
+        record.identity,
+        record.name,
+        json.dumps(record.dns),
+        to_micros(record.not_before),
+        to_micros(record.not_after),
+        record.requester,
+        CertificateState.INTENDED.value,
+        record.tbs,
+        b"",
+        "",
+        to_micros(record.recorded_at),
+        None,
+        "",
+    )
+
+
+def _record(row: Row) -> CertificateRecord:
+    serial, issuer, identity, name, dns, not_before, not_after, requester, state, *rest = row
+    tbs, der, fingerprint, recorded_at, revoked_at, reason = rest
+    return CertificateRecord(
+        serial=serial,
+        issuer=issuer,
+        identity=identity,
+        name=name,
+        dns=tuple(json.loads(dns)),
+        not_before=from_micros(not_before),
+        not_after=from_micros(not_after),
+        requester=requester,
+        state=CertificateState(state),
+        tbs=tbs,
+        der=der,
+        fingerprint=fingerprint,
+        recorded_at=from_micros(recorded_at),
+        revoked_at=None if revoked_at is None else from_micros(revoked_at),
+        revocation_reason=reason,
+    )

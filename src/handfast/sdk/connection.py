@@ -1,0 +1,234 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol, with the bounds that it leaves to a proxy in front.
+
+Decides when a client has had enough: a head too large or too slow, a body too slow, an answer that nobody reads, requests piled up
+behind one another. Refuses to know who the client is (its description is handed in), and what a request may weigh (the
+application reads it, and stops). There are no WebSockets and no upgrades.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from handfast.sdk.limits import Limits
+
+Describe = Callable[[asyncio.BaseTransport], dict[str, Any]]
+
+
+class _HeadTooLarge(Exception):  # noqa: N818 - it never leaves this module
+    """The head, or the trailers, weigh more than is allowed."""
+
+
+class _Pipelined(Exception):  # noqa: N818 - it never leaves this module
+    """More requests wait behind the current one than is allowed."""
+
+
+class _Deadline:
+    """A moment by which something must have happened, or `missed` is called."""
+
+    __slots__ = ("_handle", "_loop", "_missed")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, missed: Callable[[], None]) -> None:
+        self._loop, self._missed = loop, missed
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __bool__(self) -> bool:
+        return self._handle is not None
+
+    def set(self, seconds: float) -> None:
+        self.clear()
+        self._handle = self._loop.call_later(seconds, self._fire)
+
+    def clear(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        self._handle = None
+        self._missed()
+
+
+class HttpConnection(HttpToolsProtocol):
+    """One connection's requests, passed on to the application of ``config``.
+
+    ``describe`` is asked once, when the connection is made, for what goes into each ``scope["extensions"]``. ``closed`` is
+    done when the connection is over.
+    """
+
+    def __init__(self, config: Config, state: ServerState, limits: Limits, describe: Describe) -> None:
+        """Wait for the transport."""
+        super().__init__(config, state, {}, asyncio.get_running_loop())
+        self.access_log = False
+        self.timeout_keep_alive = limits.keep_alive_s
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        self._limits, self._describe = limits, describe
+        self._extensions: dict[str, Any] = {}
+        self._reading = _Deadline(self.loop, self._read_too_slow)
+        self._writing = _Deadline(self.loop, self._abort)
+        self._in_head, self._begun = True, False
+        self._silent = 0  # bytes since the parser last told us anything: what it may be holding back
+        self._weight = self._fields = 0
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request has been read whose answer is not complete."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Learn who it is, and expect a request."""
+        super().connection_made(transport)
+        self._extensions = self._describe(transport)
+        self._reading.set(self._limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application, and whoever waits for `closed`."""
+        self._reading.clear()
+        self._writing.clear()
+        super().connection_lost(exc)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, in place of uvicorn's own: it logs a line for each piece of garbage that a stranger sends."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        self._silent += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # there is nothing to upgrade to; the request is answered as it stands (RFC 9110 section 7.8)
+        except httptools.HttpParserError as error:
+            self._refuse(_status(error))
+            return
+        if self._silent > self._limits.head_bytes:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif (self._begun or self._silent) and not self._reading:
+            self._reading.set(self._limits.head_s)
+
+    def pause_writing(self) -> None:
+        """Give the client some time to read."""
+        super().pause_writing()
+        self._writing.set(self._limits.stalled_s)
+
+    def resume_writing(self) -> None:
+        """See that it reads."""
+        super().resume_writing()
+        self._writing.clear()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """Begin a request, unless too many wait already."""
+        if len(self.pipeline) >= self._limits.pipelined:
+            raise _Pipelined
+        super().on_message_begin()
+        self.scope["extensions"] = dict(self._extensions)
+        self._begun, self._silent, self._weight, self._fields = True, 0, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        """Weigh a piece of the request's target."""
+        self._weigh(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head. A trailer is dropped: it would join a head that was judged already (RFC 9110 section 6.5.1)."""
+        self._fields += 1
+        self._weigh(len(name) + len(value))
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the application."""
+        self._in_head, self._silent = False, 0
+        self._reading.set(self._limits.body_s)
+        self.server_state.default_headers = _date(int(time.time()))
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # what follows is in the other protocol
+
+    def on_body(self, body: bytes) -> None:
+        """Pass on a piece of the body."""
+        self._silent = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Expect nothing more until the next request begins."""
+        self._in_head, self._begun, self._silent = True, False, 0
+        self._reading.clear()
+        super().on_message_complete()
+
+    # What uvicorn calls.
+
+    def on_response_complete(self) -> None:
+        """Go on, or see the end delivered."""
+        super().on_response_complete()
+        self._bound_closing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        super().timeout_keep_alive_handler()
+        self._bound_closing()
+
+    def shutdown(self) -> None:
+        """Close once the current answer is complete."""
+        super().shutdown()
+        self._bound_closing()
+
+    # What we decide.
+
+    def _weigh(self, size: int) -> None:
+        self._silent = 0
+        self._weight += size
+        if self._weight > self._limits.head_bytes or self._fields > self._limits.head_fields:
+            raise _HeadTooLarge
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer without the application, and close. Nothing may be put into the middle of an answer: then just close."""
+        if self.answering:
+            self._abort()
+            return
+        self.transport.write(
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+        )
+        self.transport.close()
+        self._bound_closing()
+
+    def _read_too_slow(self) -> None:
+        if self._in_head and self.answering:
+            self._reading.set(self._limits.head_s)  # the answer first
+        else:
+            self._abort()
+
+    def _bound_closing(self) -> None:
+        """Bound the time in which a closing connection is flushed: some clients never read."""
+        if self.transport.is_closing() and not self.closed.done():
+            self._writing.set(self._limits.stalled_s)
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+
+def _status(error: httptools.HttpParserError) -> HTTPStatus:
+    if isinstance(error.__context__, _HeadTooLarge):
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return HTTPStatus.BAD_REQUEST
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> list[tuple[bytes, bytes]]:
+    """Write the Date field (RFC 9110 section 6.6.1). Clients measure their clock by it."""
+    return [(b"date", formatdate(second, usegmt=True).encode())]

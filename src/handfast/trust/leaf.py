@@ -1,0 +1,68 @@
+"""The bytes of a leaf certificate: TBSCertificate from a template, and the certificate around it.
+
+Decides the order and the encoding of the fields (RFC 5280 section 4.1; X509-SVID sections 2 to 4). Refuses to know whether
+what is planned is allowed (`plan`), and whether it was written rightly (`lint` reads the bytes back).
+
+Why a template: the builder of `cryptography` takes three times as long as template and signature together, and wants the
+private key in this process.
+"""
+
+from __future__ import annotations
+
+from handfast.trust import der
+from handfast.trust.plan import LeafPlan
+
+_VERSION_3 = der.tlv(0xA0, der.integer(2))
+ECDSA_SHA256 = der.sequence(der.oid("1.2.840.10045.4.3.2"))
+"""AlgorithmIdentifier of ecdsa-with-SHA256; without parameters (RFC 5758 section 3.2)."""
+
+_NOT_A_CA = der.extension("2.5.29.19", der.sequence(), critical=True)
+_SIGNS = der.extension("2.5.29.15", der.bit_string(b"\x80", 7), critical=True)
+_SIGNS_AND_ENCRYPTS = der.extension("2.5.29.15", der.bit_string(b"\xa0", 5), critical=True)
+
+
+def tbs(plan: LeafPlan) -> bytes:
+    """Write the TBSCertificate of a plan."""
+    return der.sequence(
+        _VERSION_3,
+        der.integer(plan.serial),
+        ECDSA_SHA256,
+        plan.issuer.subject_der,
+        der.sequence(der.time(plan.window.not_before), der.time(plan.window.not_after)),
+        common_name(plan.common_name),
+        plan.subject.spki,
+        der.tlv(0xA3, der.sequence(*_extensions(plan))),
+    )
+
+
+def assemble(signed: bytes, signature: bytes) -> bytes:
+    """Put what was signed (a TBSCertificate or TBSCertList) and its ECDSA signature with SHA-256 together."""
+    return der.sequence(signed, ECDSA_SHA256, der.bit_string(signature))
+
+
+def common_name(text: str) -> bytes:
+    """Write a Name of one common name, as UTF8String (RFC 5280 section 4.1.2.4)."""
+    return der.sequence(der.tlv(0x31, der.sequence(der.oid("2.5.4.3"), der.tlv(0x0C, text.encode()))))
+
+
+def authority_key_id(key_id: bytes) -> bytes:
+    """Write the authority key identifier extension, by key identifier alone (RFC 5280 section 4.2.1.1)."""
+    return der.extension("2.5.29.35", der.sequence(der.tlv(0x80, key_id)))
+
+
+def _extensions(plan: LeafPlan) -> tuple[bytes, ...]:
+    return (
+        _NOT_A_CA,
+        # TLS 1.2 lets an RSA key decrypt the client's secret; every other key only signs.
+        _SIGNS_AND_ENCRYPTS if plan.subject.key.kind == "rsa" else _SIGNS,
+        der.extension("2.5.29.37", der.sequence(*map(der.oid, plan.profile.ekus))),
+        der.extension("2.5.29.17", _names(plan)),
+        der.extension("2.5.29.14", der.octet_string(plan.subject.key_id)),
+        authority_key_id(plan.issuer.key_id),
+    )
+
+
+def _names(plan: LeafPlan) -> bytes:
+    # Not critical, as the subject is not empty (RFC 5280 section 4.2.1.6). The identity stands first.
+    uri = der.tlv(0x86, str(plan.identity).encode("ascii"))
+    return der.sequence(uri, *(der.tlv(0x82, name.encode("ascii")) for name in plan.dns))

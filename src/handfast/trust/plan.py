@@ -1,0 +1,230 @@
+"""What a leaf certificate will say, before anything is signed.
+
+Decides whether a request may become a certificate: its key, its names, its life. Refuses to know who asks and how they
+proved it, where the serial came from, and how bytes are laid out (`leaf`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal
+from handfast.base.spiffe import SpiffeId
+from handfast.base.windows import Window, whole_second
+from handfast.trust.entries import DEFAULT_TTL, LONGEST_TTL, RESERVED, SHORTEST_TTL, Workload
+from handfast.trust.facts import IssuerFacts
+from handfast.trust.profile import BACKDATE, LEAF, UNREADABLE, KeyFacts, Profile, key_facts
+
+MAX_CSR_BYTES = 16 * 1024
+MAX_DNS_NAMES = 100
+SERIAL_BYTES = 20
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_NOT_A_CSR = "this is not a certificate signing request"
+
+
+@dataclass(frozen=True, slots=True)
+class CsrFacts:
+    """The key of a CSR whose proof of possession was checked: its SubjectPublicKeyInfo (DER), kind and identifier.
+
+    ``key_id`` is the SHA-1 of the key's bits, which names the key and protects nothing (RFC 5280 section 4.2.1.2, method 1).
+    """
+
+    spki: bytes
+    key: KeyFacts
+    key_id: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafRequest:
+    """What is asked for. No ``dns`` means the entry's names, no ``ttl`` the entry's life.
+
+    ``csr`` comes from `read_csr`. ``reserved`` is for the platform's own certificates, and never follows from what a caller sent.
+
+    Raises:
+        BadInput: ``ttl`` is shorter than `SHORTEST_TTL`.
+    """
+
+    identity: SpiffeId
+    csr: CsrFacts
+    dns: tuple[str, ...] = ()
+    ttl: timedelta | None = None
+    reserved: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a life that ends before it can be used."""
+        if self.ttl is not None and self.ttl < SHORTEST_TTL:
+            raise BadInput(f"a certificate lives {SHORTEST_TTL.seconds} seconds or longer", key="ttl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafPlan:
+    """Everything that a leaf certificate will say."""
+
+    identity: SpiffeId
+    dns: tuple[str, ...]
+    window: Window
+    serial: int
+    subject: CsrFacts
+    issuer: IssuerFacts
+    profile: Profile = LEAF
+
+    @property
+    def common_name(self) -> str:
+        """The last segment of the identity's path, cut to the 64 characters that X.520 gives a common name.
+
+        For people alone: nothing here ever decides by it.
+        """
+        return self.identity.name.rpartition("/")[2][:64]
+
+
+def read_csr(data: bytes, profile: Profile = LEAF) -> CsrFacts | Refusal:
+    """Read a PKCS#10 request (PEM or DER), and check that whoever made it has the private key (RFC 2986 section 3).
+
+    Only the key counts: names and extensions in the request are not read, the names asked for come with `LeafRequest`.
+
+    Raises:
+        BadInput: it is over 16 KiB, or not a CSR.
+    """
+    if len(data) > MAX_CSR_BYTES:
+        raise BadInput(f"the request is larger than {MAX_CSR_BYTES} bytes")
+    try:
+        csr = _load_csr(data)
+        # The kind of key first: checking a signature with a key that a stranger chose can be slow.
+        kind = key_facts(csr.public_key())
+        if not profile.allows(kind):
+            return Refusal(Reason.ISSUANCE_KEY_NOT_ALLOWED, {"key": str(kind)})
+        return _csr_facts(csr, kind) if _proves_possession(csr) else Refusal(Reason.ISSUANCE_BAD_PROOF)
+    except UnsupportedAlgorithm:
+        return Refusal(Reason.ISSUANCE_KEY_NOT_ALLOWED, {"key": "of a kind unknown here"})
+    except UNREADABLE as error:
+        raise BadInput(_NOT_A_CSR, hint="make one with 'openssl req -new', and send it as PEM or DER") from error
+
+
+def plan(
+    request: LeafRequest, issuer: IssuerFacts, *, workload: Workload | None, now: datetime, serial: int
+) -> LeafPlan | Refusal:
+    """Plan a leaf certificate.
+
+    ``workload`` is the identity's entry; without one, names and life are bounded by the profile alone, so the caller decides
+    who may ask then. ``serial`` comes from `serial_from`.
+
+    Returns:
+        The plan, or a refusal: ENTRY_RESERVED, ENTRY_NO_MATCH, ISSUANCE_NAME_NOT_ALLOWED, ISSUANCE_TOO_LONG,
+        ISSUANCE_ISSUER_ENDS, CERT_NOT_YET_VALID (of the issuer: this host's clock went back).
+    """
+    refusal = _refuse_identity(request, issuer, workload)
+    if refusal:
+        return refusal
+    names = _names(request, workload)
+    if isinstance(names, Refusal):
+        return names
+    window = _window(request, issuer, workload, now)
+    if isinstance(window, Refusal):
+        return window
+    return LeafPlan(
+        identity=request.identity, dns=names, window=window, serial=serial, subject=request.csr, issuer=issuer
+    )
+
+
+def serial_from(random_bytes: bytes) -> int:
+    """Make a serial of 20 random octets: 159 bits, the highest always set, so that all are positive and of one length.
+
+    158 bits are left to chance; 64 are asked for (CA/Browser Forum BR section 7.1), 20 octets are the most (RFC 5280 section
+    4.1.2.2).
+
+    Raises:
+        BadInput: there are not 20.
+    """
+    if len(random_bytes) != SERIAL_BYTES:
+        raise BadInput(f"a serial is made of {SERIAL_BYTES} random octets")
+    return int.from_bytes(random_bytes, "big") & ~(1 << 159) | 1 << 158
+
+
+def is_dns_name(name: str) -> bool:
+    """Tell whether ``name`` may stand in a certificate: lower case letters, digits and hyphens, as RFC 1035 limits them.
+
+    At most 253 characters in labels of 63; a label with hyphens in third and fourth place is an A-label (RFC 5890 section
+    2.3.1). ``*`` may be the first label, before two others or more (OpenSSL matches no other wildcard). A last label of digits
+    alone is refused: it would read as an address (RFC 1123 section 2.1). What remains has no ``,;="`` and no control character,
+    which Envoy would not escape in its headers.
+    """
+    wildcard = name.startswith("*.")
+    labels = name.removeprefix("*.").split(".") if wildcard else name.split(".")
+    return (
+        len(name) <= 253
+        and all(_LABEL.fullmatch(label) and (label[2:4] != "--" or label.startswith("xn--")) for label in labels)
+        and not labels[-1].isdigit()
+        and (len(labels) >= 2 or not wildcard)
+    )
+
+
+def _load_csr(data: bytes) -> x509.CertificateSigningRequest:
+    return x509.load_pem_x509_csr(data) if b"-----BEGIN" in data else x509.load_der_x509_csr(data)
+
+
+def _proves_possession(csr: x509.CertificateSigningRequest) -> bool:
+    try:
+        return csr.is_signature_valid
+    except (UnsupportedAlgorithm, ValueError, TypeError):
+        # The signature's algorithm is unknown, or not one of this kind of key: it proves nothing.
+        return False
+
+
+def _csr_facts(csr: x509.CertificateSigningRequest, kind: KeyFacts) -> CsrFacts:
+    key = csr.public_key()
+    return CsrFacts(
+        spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        key=kind,
+        key_id=x509.SubjectKeyIdentifier.from_public_key(key).digest,
+    )
+
+
+def _refuse_identity(request: LeafRequest, issuer: IssuerFacts, workload: Workload | None) -> Refusal | None:
+    identity = request.identity
+    if identity.trust_domain != issuer.trust_domain:
+        return Refusal(
+            Reason.ISSUANCE_NAME_NOT_ALLOWED,
+            {"identity": str(identity), "trust_domain": str(issuer.trust_domain)},
+        )
+    if identity.name.startswith(RESERVED) and not request.reserved:
+        return Refusal(Reason.ENTRY_RESERVED, {"identity": str(identity)})
+    if workload and workload.identity != identity:
+        return Refusal(Reason.ENTRY_NO_MATCH, {"identity": str(identity), "entry": str(workload.identity)})
+    return None
+
+
+def _names(request: LeafRequest, workload: Workload | None) -> tuple[str, ...] | Refusal:
+    granted = workload.dns if workload else request.dns
+    names = request.dns or granted
+    if len(names) > MAX_DNS_NAMES:
+        return Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"names": str(len(names)), "most": str(MAX_DNS_NAMES)})
+    for name in names:
+        if not is_dns_name(name):
+            return Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"dns": ascii(name[:80]), "because": "not a DNS name"})
+        if name not in granted:
+            return Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"dns": name, "because": "not among the entry's names"})
+    return tuple(dict.fromkeys(names))
+
+
+def _window(request: LeafRequest, issuer: IssuerFacts, workload: Workload | None, now: datetime) -> Window | Refusal:
+    longest = min(workload.ttl, LONGEST_TTL) if workload else LONGEST_TTL
+    ttl = request.ttl or min(workload.ttl if workload else DEFAULT_TTL, longest)
+    if ttl > longest:
+        return Refusal(Reason.ISSUANCE_TOO_LONG, {"asked": str(ttl), "longest": str(longest)})
+    if now < issuer.window.not_before:
+        return Refusal(Reason.CERT_NOT_YET_VALID, {"issuer_begins": issuer.window.not_before.isoformat()})
+    end = whole_second(now + ttl)
+    if end > issuer.window.not_after:
+        return Refusal(
+            Reason.ISSUANCE_ISSUER_ENDS,
+            {"asked": end.isoformat(), "issuer_ends": issuer.window.not_after.isoformat()},
+        )
+    return Window(max(whole_second(now) - BACKDATE, issuer.window.not_before), end)

@@ -1,0 +1,107 @@
+"""What a leaf certificate may look like: which keys, how long, for what.
+
+Decides the limits that hold for every leaf, whoever asks. Refuses to know who asks: that is `plan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+from handfast.trust.entries import LONGEST_TTL
+
+BACKDATE = timedelta(seconds=60)
+"""How far before ``now`` a validity begins: hosts whose clocks are a little behind must not refuse what is new."""
+
+CLIENT_AUTH = "1.3.6.1.5.5.7.3.2"
+SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises on bytes that it cannot make sense of."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What kind of public key it is.
+
+    ``kind`` is ``ec``, ``rsa``, ``ed25519``, ``ed448``, ``x25519``, ``x448``, ``dsa`` or ``other``; ``bits`` its size (0 where it
+    is not known); ``curve`` a name such as ``secp256r1``, for ``ec`` alone; ``exponent`` for ``rsa`` alone.
+    """
+
+    kind: str
+    bits: int
+    curve: str = ""
+    exponent: int = 0
+
+    def __str__(self) -> str:
+        """Give a short text for people: ``ec secp256r1``, ``rsa 2048``."""
+        return f"{self.kind} {self.curve or self.bits}"
+
+
+OTHER_KEY = KeyFacts("other", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The limits of one kind of leaf. ``ekus`` are dotted object identifiers, in the order in which they are written."""
+
+    name: str
+    curves: frozenset[str]
+    rsa_bits: tuple[int, int]
+    ed25519: bool
+    longest: timedelta
+    ekus: tuple[str, ...]
+
+    def allows(self, key: KeyFacts) -> bool:
+        """Tell whether a certificate for this key may be made.
+
+        An RSA exponent is odd and at least 65537 (NIST FIPS 186-5, appendix A.1.1): small ones have broken before.
+        """
+        if key.kind == "rsa":
+            low, high = self.rsa_bits
+            return low <= key.bits <= high and key.exponent % 2 == 1 and 2**16 < key.exponent < 2**256
+        return key.curve in self.curves if key.kind == "ec" else key.kind == "ed25519" and self.ed25519
+
+
+LEAF = Profile(
+    name="leaf",
+    curves=frozenset({"secp256r1", "secp384r1"}),
+    rsa_bits=(2048, 4096),
+    ed25519=True,
+    longest=LONGEST_TTL,
+    ekus=(CLIENT_AUTH, SERVER_AUTH),
+)
+
+
+def key_facts(key: CertificatePublicKeyTypes) -> KeyFacts:
+    """Tell what kind of key it is."""
+    match key:
+        case ec.EllipticCurvePublicKey():
+            return KeyFacts("ec", key.curve.key_size, curve=key.curve.name)
+        case rsa.RSAPublicKey():
+            return KeyFacts("rsa", key.key_size, exponent=key.public_numbers().e)
+        case ed25519.Ed25519PublicKey():
+            return KeyFacts("ed25519", 256)
+        case ed448.Ed448PublicKey():
+            return KeyFacts("ed448", 456)
+        case x25519.X25519PublicKey():
+            return KeyFacts("x25519", 256)
+        case x448.X448PublicKey():
+            return KeyFacts("x448", 448)
+        case dsa.DSAPublicKey():
+            return KeyFacts("dsa", key.key_size)
+        case _:
+            return OTHER_KEY

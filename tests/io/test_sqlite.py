@@ -1,0 +1,371 @@
+import asyncio
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handfast.base.refusal import BadInput, Unavailable
+from handfast.io import sqlite
+from handfast.io.database import Conflict, Result, Step, placeholders, step
+from handfast.io.migrations import Migration
+from handfast.io.sqlite import MAX_GROUP, SqliteDatabase, numbered
+
+TABLE = Migration(1, "pairs", "create table pairs (k text primary key, v integer not null);")
+INSERT = "insert into pairs (k, v) values ($1, $2)"
+ALL = "select k, v from pairs order by k"
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    """A database with one table of keys and numbers."""
+    database = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    yield database
+    await database.close()
+
+
+@contextmanager
+def commits(db: SqliteDatabase) -> Iterator[list[str]]:
+    """Collect the commits and rollbacks of the writer."""
+    seen: list[str] = []
+    db._writer.set_trace_callback(lambda sql: seen.append(sql) if sql in {"commit", "rollback"} else None)
+    yield seen
+    db._writer.set_trace_callback(None)
+
+
+@contextmanager
+def foreign_lock(path: Path) -> Iterator[None]:
+    """Hold the write lock, as another program would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        yield
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_parameters_are_spelt_as_sqlite_does():
+    """``$1`` may come twice and in any order."""
+    assert numbered("select $2, $1, $10, $1") == "select ?2, ?1, ?10, ?1"
+    assert placeholders(3, first=2) == "$2, $3, $4"
+
+
+async def test_what_was_written_is_read(db: SqliteDatabase):
+    """Rows come back as tuples, `one` gives the first or None, `returning` gives rows and their number."""
+    results = await db.write(step(f"{INSERT} returning v", "a", 1), step(INSERT, "b", 2))
+    assert results == [Result([(1,)], 1), Result([], 1)]
+    assert await db.fetch(ALL) == [("a", 1), ("b", 2)]
+    assert await db.one("select v from pairs where k = $1", "b") == (2,)
+    assert await db.one("select v from pairs where k = $1", "c") is None
+
+
+async def test_a_commit_is_durable(db: SqliteDatabase):
+    """The log is synced at each commit; nothing is left to the operating system's mood."""
+    assert db._writer.execute("pragma journal_mode").fetchone() == ("wal",)
+    assert db._writer.execute("pragma synchronous").fetchone() == (2,)
+    assert db._writer.execute("pragma foreign_keys").fetchone() == (1,)
+
+
+async def test_units_asked_for_together_share_a_commit(db: SqliteDatabase):
+    """A hundred writers cost one transaction."""
+    with commits(db) as seen:
+        await asyncio.gather(*(db.write(step(INSERT, f"k{number}", number)) for number in range(100)))
+    assert seen == ["commit"]
+    assert len(await db.fetch(ALL)) == 100
+
+
+async def test_more_units_than_a_group_takes_are_all_written(db: SqliteDatabase):
+    """What does not fit into one transaction goes into the next."""
+    with commits(db) as seen:
+        await asyncio.gather(*(db.write(step(INSERT, f"k{number}", number)) for number in range(MAX_GROUP * 2 + 1)))
+    assert seen == ["commit"] * 3
+    assert len(await db.fetch(ALL)) == MAX_GROUP * 2 + 1
+
+
+async def test_a_failing_unit_does_not_fail_its_neighbours(db: SqliteDatabase):
+    """Of units that share a commit, only the guilty one is refused, and it leaves nothing behind."""
+    await db.write(step(INSERT, "taken", 0))
+    outcomes = await asyncio.gather(
+        db.write(step(INSERT, "a", 1)),
+        db.write(step(INSERT, "half", 1), step(INSERT, "taken", 1)),
+        db.write(step("insert into nowhere values (1)")),
+        db.write(step("update pairs set v = 9 where k = $1", "nobody", expect=1)),
+        db.write(step(INSERT, "b", 2)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [list, Conflict, sqlite3.OperationalError, Conflict, list]
+    assert await db.fetch(ALL) == [("a", 1), ("b", 2), ("taken", 0)]
+
+
+async def test_a_unit_alone_is_all_or_nothing(db: SqliteDatabase):
+    """A unit that fails at its last step has not done its first."""
+    with pytest.raises(Conflict):
+        await db.write(step(INSERT, "a", 1), step("update pairs set v = 2 where k = 'a'", expect=2))
+    assert await db.fetch(ALL) == []
+
+
+async def test_expect_counts_rows_that_are_returned(db: SqliteDatabase):
+    """``expect`` holds with `returning` as it does without."""
+    update = "update pairs set v = v + 1 where k = $1 returning v"
+    await db.write(step(INSERT, "a", 1))
+    assert await db.write(step(update, "a", expect=1)) == [Result([(2,)], 1)]
+    with pytest.raises(Conflict):
+        await db.write(step(update, "b", expect=1))
+
+
+async def test_a_value_that_is_none_is_a_fault_not_a_conflict(db: SqliteDatabase):
+    """A broken statement of ours is not mistaken for a row that is there already."""
+    with pytest.raises(sqlite3.IntegrityError):
+        await db.write(step(INSERT, "a", None))
+
+
+async def test_what_no_column_can_hold_is_bad_input(db: SqliteDatabase):
+    """A huge number or half a surrogate pair, from a query or so, is refused in reads and writes."""
+    for bad in (2**70, "\ud800"):
+        with pytest.raises(BadInput):
+            await db.fetch("select $1", bad)
+        with pytest.raises(BadInput):
+            await db.write(step(INSERT, "a", bad))
+
+
+UNIT = st.lists(
+    st.one_of(
+        st.builds(step, st.just(INSERT), st.sampled_from("abc"), st.integers(0, 9)),
+        st.builds(
+            lambda key, count: step("update pairs set v = v + 1 where k = $1", key, expect=count),
+            st.sampled_from("abc"),
+            st.integers(0, 1),
+        ),
+        st.builds(lambda key: step("delete from pairs where k = $1 returning v", key), st.sampled_from("abc")),
+    ),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+
+
+@given(st.lists(UNIT, min_size=1, max_size=6))
+@settings(max_examples=30)
+def test_a_group_is_as_good_as_one_unit_after_another(
+    tmp_path_factory: pytest.TempPathFactory, units: list[tuple[Step, ...]]
+):
+    """Sharing a commit changes neither the outcomes of units nor what is in the database after them."""
+
+    async def scenario() -> None:
+        folder = tmp_path_factory.mktemp("group")
+        together = await SqliteDatabase.open(folder / "together", [TABLE])
+        apart = await SqliteDatabase.open(folder / "apart", [TABLE])
+        grouped = await asyncio.gather(*(together.write(*unit) for unit in units), return_exceptions=True)
+        single = [(await asyncio.gather(apart.write(*unit), return_exceptions=True))[0] for unit in units]
+        assert [outcome if isinstance(outcome, list) else type(outcome) for outcome in grouped] == [
+            outcome if isinstance(outcome, list) else type(outcome) for outcome in single
+        ]
+        assert await together.fetch(ALL) == await apart.fetch(ALL)
+        await together.close()
+        await apart.close()
+
+    asyncio.run(scenario())
+
+
+async def test_a_caller_that_left_the_queue_writes_nothing(db: SqliteDatabase):
+    """A unit that was cancelled before its commit is dropped; the others are not."""
+    told: list[list[Result]] = []
+    gone = asyncio.ensure_future(db.write(step(INSERT, "gone", 1), then=told.append))
+    stays = asyncio.ensure_future(db.write(step(INSERT, "stays", 1)))
+    asyncio.get_running_loop().call_soon(gone.cancel)
+    await asyncio.sleep(0)
+    await stays
+    assert gone.cancelled() or gone.cancelling()
+    assert await db.fetch(ALL) == [("stays", 1)]
+    assert told == []
+
+
+async def test_then_is_told_though_the_caller_was_cancelled_after_the_commit(db: SqliteDatabase):
+    """What is durable is announced, even where nobody waits for it any more."""
+    told: list[list[Result]] = []
+    task = asyncio.ensure_future(db.write(step(INSERT, "a", 1), then=told.append))
+    await asyncio.sleep(0)
+    db._flush()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await db.fetch(ALL) == [("a", 1)]
+    assert told == [[Result([], 1)]]
+
+
+async def test_then_is_told_of_no_failure(db: SqliteDatabase):
+    """A unit that was rolled back is not announced."""
+    told: list[list[Result]] = []
+    with pytest.raises(Conflict):
+        await db.write(step(INSERT, "a", 1), step(INSERT, "a", 1), then=told.append)
+    await asyncio.sleep(0)
+    assert told == []
+
+
+async def test_a_locked_database_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """While another program holds the lock all writers get `Unavailable`, reads go on, and afterwards all is well."""
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.02)
+    db = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    with foreign_lock(tmp_path / "db"):
+        outcomes = await asyncio.gather(
+            *(db.write(step(INSERT, key, 1)) for key in "ab"), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+        assert await db.fetch(ALL) == []
+    await db.write(step(INSERT, "a", 1))
+    assert await db.fetch(ALL) == [("a", 1)]
+    await db.close()
+
+
+async def test_a_full_disk_is_unavailable(db: SqliteDatabase):
+    """Where there is no room all who share the commit get `Unavailable`, and nothing is half written."""
+    (pages,) = db._writer.execute("pragma page_count").fetchone()
+    db._writer.execute(f"pragma max_page_count = {pages}")
+    outcomes = await asyncio.gather(
+        db.write(step(INSERT, "small", 1)), db.write(step(INSERT, "k" * 100_000, 1)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+    assert await db.fetch(ALL) == []
+    db._writer.execute("pragma max_page_count = 1000000")
+    await db.write(step(INSERT, "small", 1))
+    assert await db.fetch(ALL) == [("small", 1)]
+
+
+async def test_a_full_disk_beside_a_guilty_unit_is_unavailable(db: SqliteDatabase):
+    """The second attempt, unit by unit, may run out of room too: no savepoint is left then, and nobody hangs."""
+    await db.write(step(INSERT, "taken", 0))
+    (pages,) = db._writer.execute("pragma page_count").fetchone()
+    db._writer.execute(f"pragma max_page_count = {pages}")
+    outcomes = await asyncio.gather(
+        db.write(step(INSERT, "taken", 1)), db.write(step(INSERT, "k" * 100_000, 1)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+    assert await db.fetch(ALL) == [("taken", 0)]
+
+
+async def test_reads_cannot_write(db: SqliteDatabase):
+    """A statement that changes something has to go through `write`."""
+    with pytest.raises(Unavailable, match="readonly"):
+        await db.fetch(INSERT, "a", 1)
+    assert await db.fetch(ALL) == []
+
+
+async def test_closing_writes_what_is_queued(tmp_path: Path):
+    """Nobody who waits is left hanging by a close, and afterwards the database is `Unavailable`."""
+    db = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    waiting = [asyncio.ensure_future(db.write(step(INSERT, f"{number}", 1))) for number in range(MAX_GROUP + 5)]
+    await asyncio.sleep(0)
+    await db.close()
+    await asyncio.gather(*waiting)
+    with pytest.raises(Unavailable):
+        await db.write(step(INSERT, "late", 1))
+    with pytest.raises(Unavailable):
+        await db.fetch(ALL)
+    await db.close()
+    again = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    assert len(await again.fetch(ALL)) == MAX_GROUP + 5
+    await again.close()
+
+
+async def test_the_files_are_for_their_owner_alone(tmp_path: Path):
+    """Whatever the umask is, the database and its log have mode 0600 from the first byte on."""
+    before = os.umask(0)
+    try:
+        db = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+        await db.write(step(INSERT, "a", 1))
+        assert {file.name: mode(file) for file in tmp_path.iterdir()} == {"db": 0o600, "db-wal": 0o600, "db-shm": 0o600}
+        await db.close()
+    finally:
+        os.umask(before)
+
+
+async def test_files_that_others_can_read_are_closed_to_them(tmp_path: Path):
+    """A database that was copied with a wide mode is narrowed when it is opened, and so is a log that was left behind."""
+    first = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    for file in tmp_path.iterdir():
+        file.chmod(0o644)
+    second = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    assert {mode(file) for file in tmp_path.iterdir()} == {0o600}
+    await second.close()
+    await first.close()
+
+
+async def test_opening_a_second_time_keeps_the_locks_of_the_first(tmp_path: Path):
+    """POSIX drops a process's locks when it closes any descriptor of a file; ours are still held after an open."""
+    first = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    second = await SqliteDatabase.open(tmp_path / "db", [TABLE])
+    await asyncio.gather(*(one.write(step(INSERT, key, 1)) for one, key in ((first, "a"), (second, "b"))))
+    assert await first.fetch(ALL) == await second.fetch(ALL) == [("a", 1), ("b", 1)]
+    await second.close()
+    await first.write(step(INSERT, "c", 1))
+    await first.close()
+
+
+async def test_what_is_no_database_is_bad_input(tmp_path: Path):
+    """Another file, a folder, and a place that does not exist are named, and left as they are."""
+    (tmp_path / "text").write_text("this is a text, and long enough to be taken for a header " * 20)
+    (tmp_path / "folder").mkdir(mode=0o755)
+    for bad in ("text", "folder", "nowhere/db"):
+        with pytest.raises(BadInput) as caught:
+            await SqliteDatabase.open(tmp_path / bad, [TABLE])
+        assert caught.value.file == str(tmp_path / bad)
+    assert mode(tmp_path / "folder") == 0o755
+
+
+async def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A library without `returning` is named at the start, not in the first statement that needs it."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(BadInput, match="too old"):
+        await SqliteDatabase.open(tmp_path / "db", [TABLE])
+
+
+def test_many_may_open_a_new_database_at_once(tmp_path: Path):
+    """The first makes the schema, the others wait for it and find it."""
+
+    async def opened() -> int:
+        db = await SqliteDatabase.open(tmp_path / "db")
+        rows = await db.fetch("select count(*) from migrations")
+        await db.close()
+        return rows[0][0]
+
+    with ThreadPoolExecutor(6) as threads:
+        assert set(threads.map(lambda _: asyncio.run(opened()), range(12))) == {1}
+
+
+async def test_readers_beside_a_writer_see_whole_units(db: SqliteDatabase, tmp_path: Path):
+    """Two other readers, as fast as they can, never see one half of a pair, and always see what was acknowledged."""
+    acknowledged = [0]
+    torn: list[object] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as reader:
+            while not stop.is_set():
+                sure = acknowledged[0]
+                ((left, right),) = reader.execute(
+                    "select count(*) filter (where k like 'l%'), count(*) filter (where k like 'r%') from pairs"
+                )
+                if left != right or left < sure:
+                    torn.append((left, right, sure))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for start in range(0, 300, 10):
+            units = ((step(INSERT, f"l{n}", n), step(INSERT, f"r{n}", n)) for n in range(start, start + 10))
+            await asyncio.gather(*(db.write(*unit) for unit in units))
+            acknowledged[0] = start + 10
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert torn == []
+    assert len(await db.fetch(ALL)) == 600

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import cache
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handfast.base.reasons import Reason
+from handfast.base.refusal import Refusal
+from handfast.base.spiffe import TrustDomain
+from handfast.base.windows import Window
+from handfast.trust import der, leaf
+from handfast.trust.lint import LintedPlan, compare, lint
+from handfast.trust.plan import LeafPlan
+from handfast.trust.profile import SERVER_AUTH
+from tests.trust.material import DOMAIN, csr_facts, issuer, issuer_key, planned, plans, private_key, request
+
+SAN, EKU, SKI, AKI, USAGE, CONSTRAINTS = (f"2.5.29.{last}" for last in ("17", "37", "14", "35", "15", "19"))
+DNS = ("a.internal", "b.internal")
+
+
+def good() -> LeafPlan:
+    return planned(request(dns=DNS))
+
+
+def findings(tbs: bytes, plan: LeafPlan) -> set[str]:
+    found = lint(tbs, plan)
+    assert isinstance(found, Refusal)
+    assert found.reason is Reason.ISSUANCE_LINT
+    return set(found.evidence)
+
+
+def linted(plan: LeafPlan) -> LintedPlan:
+    found = lint(leaf.tbs(plan), plan)
+    assert isinstance(found, LintedPlan), found
+    return found
+
+
+@cache  # signatures differ in length from call to call, which would confuse hypothesis
+def signed(tbs: bytes, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
+    return leaf.assemble(tbs, (key or issuer_key()).sign(tbs, ec.ECDSA(hashes.SHA256())))
+
+
+def with_field(tbs: bytes, at: int, value: bytes) -> bytes:
+    fields = list(der.children(tbs))
+    fields[at] = value
+    return der.sequence(*fields)
+
+
+def with_extensions(tbs: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    """Change the extensions of a TBSCertificate, by object identifier."""
+    order = (CONSTRAINTS, USAGE, EKU, SAN, SKI, AKI)
+    (inner,) = der.children(der.children(tbs)[7])
+    extensions = dict(zip(order, der.children(inner), strict=True))
+    change(extensions)
+    return with_field(tbs, 7, der.tlv(0xA3, der.sequence(*extensions.values())))
+
+
+@given(plans())
+def test_what_the_template_writes_passes(plan: LeafPlan):
+    """Every plan that can be made is linted, and its bytes are kept."""
+    assert linted(plan).tbs == leaf.tbs(plan)
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda p: replace(p, serial=p.serial ^ 1), "serial"),
+        (lambda p: replace(p, identity=DOMAIN.id("ledger")), "names"),
+        (lambda p: replace(p, dns=p.dns[:1]), "names"),
+        (lambda p: replace(p, dns=p.dns[::-1]), "names"),
+        (lambda p: replace(p, subject=csr_facts("p384")), "key"),
+        (lambda p: replace(p, window=Window(p.window.not_before, p.window.not_after + timedelta(seconds=1))), "window"),
+        (lambda p: replace(p, issuer=replace(p.issuer, subject_der=leaf.common_name("Another CA"))), "issuer"),
+        (lambda p: replace(p, issuer=replace(p.issuer, key_id=bytes(20))), "authority_key_id"),
+        (lambda p: replace(p, profile=replace(p.profile, ekus=(SERVER_AUTH,))), "extended_usage"),
+        (lambda p: replace(p, profile=replace(p.profile, curves=frozenset())), "key"),
+        (lambda p: replace(p, profile=replace(p.profile, longest=timedelta(hours=1))), "window"),
+        (lambda p: replace(p, issuer=replace(p.issuer, trust_domain=TrustDomain("example.com"))), "names"),
+    ],
+)
+def test_bytes_that_say_something_else_than_the_plan_are_found(change: Callable[[LeafPlan], LeafPlan], finding: str):
+    """Each field of the plan is held against the bytes."""
+    plan = good()
+    assert finding in findings(leaf.tbs(plan), change(plan))
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("serial", [0, 1, 2**62, 2**159])
+def test_a_serial_that_is_too_short_or_too_long_is_found(serial: int):
+    """Planned or not, a serial has 64 bits and fits into 20 octets."""
+    plan = replace(good(), serial=serial)
+    assert findings(leaf.tbs(plan), plan) & {"serial", "bytes"}
+
+
+def test_a_window_outside_the_issuers_is_found():
+    """Planned or not, a leaf lives within its issuer."""
+    plan = good()
+    short = replace(plan.issuer, window=Window(plan.window.not_before, plan.window.not_after - timedelta(seconds=1)))
+    plan = replace(plan, issuer=short)
+    assert findings(leaf.tbs(plan), plan) == {"window"}
+
+
+def test_a_key_that_the_profile_does_not_allow_is_found():
+    """A plan that names a weak key by another kind's facts does not pass."""
+    public = private_key("rsa1024").public_key()
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    plan = replace(good(), subject=replace(csr_facts(), spki=spki))
+    assert "key" in findings(leaf.tbs(plan), plan)
+
+
+def san(*names: bytes) -> bytes:
+    return der.extension(SAN, der.sequence(*names))
+
+
+URI = der.tlv(0x86, b"spiffe://example.org/payments")
+A, B = (der.tlv(0x82, name.encode()) for name in DNS)
+
+
+@pytest.mark.parametrize(
+    ("oid", "value", "finding"),
+    [
+        (SAN, san(URI, der.tlv(0x86, b"spiffe://example.org/admin"), A, B), "names"),
+        (SAN, san(A, B), "names"),
+        (SAN, san(A, URI, B), "names"),
+        (SAN, san(URI, A, B, der.tlv(0x87, b"\x7f\0\0\1")), "names"),
+        (SAN, san(URI, A, B, der.tlv(0x81, b"a@b")), "names"),
+        (SAN, san(), "names"),
+        (SAN, der.extension(SAN, der.sequence(URI, A, B), critical=True), "extensions"),
+        (CONSTRAINTS, der.extension(CONSTRAINTS, der.sequence(b"\x01\x01\xff"), critical=True), "constraints"),
+        (CONSTRAINTS, der.extension(CONSTRAINTS, der.sequence()), "extensions"),
+        (USAGE, der.extension(USAGE, der.bit_string(b"\x84", 2), critical=True), "usage"),
+        (USAGE, der.extension(USAGE, der.bit_string(b"\xa0", 5), critical=True), "usage"),
+        (EKU, der.extension(EKU, der.sequence(der.oid("2.5.29.37.0"))), "extended_usage"),
+        (SKI, der.extension(SKI, der.octet_string(bytes(20))), "subject_key_id"),
+        (AKI, der.extension(AKI, der.sequence(der.tlv(0x80, bytes(20)))), "authority_key_id"),
+        ("1.2.3.4", der.extension("1.2.3.4", b"\x05\x00"), "extensions"),
+        ("2.5.29.30", der.extension("2.5.29.30", der.sequence()), "extensions"),
+    ],
+)
+def test_an_extension_that_a_leaf_must_not_have_so_is_found(oid: str, value: bytes, finding: str):
+    """Other names, rights, flags or extensions than ours do not pass."""
+    plan = good()
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({oid: value}))
+    assert findings(tbs, plan) & {finding, "bytes"}
+
+
+@pytest.mark.parametrize("oid", [SAN, EKU, SKI, AKI, USAGE, CONSTRAINTS])
+def test_an_extension_that_is_missing_is_found(oid: str):
+    """Each of the six has to be there."""
+    plan = good()
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.pop(oid) and None)
+    assert findings(tbs, plan) == {"extensions"}
+
+
+def test_an_extension_that_stands_there_twice_is_found():
+    """RFC 5280 section 4.2 lets none appear twice."""
+    plan = good()
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({"again": extensions[SAN]}))
+    assert findings(tbs, plan) == {"bytes"}
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "finding"),
+    [
+        (0, der.tlv(0xA0, der.integer(1)), "version"),
+        (2, der.sequence(der.oid("1.2.840.10045.4.3.3")), "algorithm"),
+        (3, leaf.common_name("Another CA"), "issuer"),
+        (5, leaf.common_name("admin"), "subject"),
+        (5, der.sequence(), "subject"),
+    ],
+)
+def test_a_field_that_is_not_the_planned_one_is_found(at: int, value: bytes, finding: str):
+    """Version, algorithm, issuer and subject are held against the plan."""
+    plan = good()
+    assert findings(with_field(leaf.tbs(plan), at, value), plan) & {finding, "bytes"}
+
+
+def test_an_issuer_name_of_the_same_text_in_other_bytes_is_found():
+    """Chains are built by comparing names, and not every library compares them by text."""
+    plan = good()
+    attribute = der.sequence(der.oid("2.5.4.3"), der.tlv(0x13, b"Issuing CA"))  # PrintableString, not UTF8String
+    other = der.sequence(der.tlv(0x31, attribute))
+    assert findings(with_field(leaf.tbs(plan), 3, other), plan) == {"issuer"}
+
+
+@given(st.data())
+def test_no_change_of_the_bytes_goes_unseen(data: st.DataObject):
+    """One changed octet anywhere is found, and never raises."""
+    plan = good()
+    tbs = bytearray(leaf.tbs(plan))
+    at = data.draw(st.integers(0, len(tbs) - 1))
+    tbs[at] ^= data.draw(st.integers(1, 255))
+    assert findings(bytes(tbs), plan)
+
+
+@given(st.binary(max_size=64))
+def test_garbage_is_found(data: bytes):
+    """What is no TBSCertificate is a finding, not an exception."""
+    assert findings(data, good())
+
+
+def test_nobody_else_makes_a_linted_plan():
+    """Neither the class, nor `replace`, nor a copy with other bytes."""
+    whole = linted(good())
+    with pytest.raises(TypeError, match="only lint"):
+        LintedPlan(whole.plan, b"other bytes", object())
+    with pytest.raises((TypeError, ValueError)):
+        replace(whole, tbs=b"other bytes")
+    assert copy.copy(whole).tbs == whole.tbs
+
+
+def test_a_certificate_signed_from_the_linted_bytes_compares():
+    """What was linted and signed with the issuer's key is delivered."""
+    whole = linted(good())
+    assert compare(signed(whole.tbs), whole) is None
+
+
+def mismatch(data: bytes, whole: LintedPlan) -> str:
+    found = compare(data, whole)
+    assert found is not None
+    assert found.reason is Reason.ISSUANCE_MISMATCH
+    return found.evidence["certificate"]
+
+
+def test_another_plan_signed_by_the_issuer_does_not_compare():
+    """A signer that signs something else is found out."""
+    whole = linted(good())
+    other = leaf.tbs(replace(whole.plan, identity=DOMAIN.id("admin")))
+    assert "not those that were linted" in mismatch(signed(other), whole)
+
+
+def test_another_keys_signature_does_not_compare():
+    """A signer that uses another key is found out."""
+    whole = linted(good())
+    assert "signature" in mismatch(signed(whole.tbs, ec.generate_private_key(ec.SECP256R1())), whole)
+
+
+def test_another_algorithm_around_the_same_bytes_does_not_compare():
+    """Outer and inner algorithm are the same (RFC 5280 section 4.1.1.2)."""
+    whole = linted(good())
+    tbs, _, signature = der.children(signed(whole.tbs))
+    assert mismatch(der.sequence(tbs, der.sequence(der.oid("1.2.840.10045.4.3.3")), signature), whole)
+
+
+def test_something_after_the_signature_does_not_compare():
+    """A certificate ends where it ends."""
+    whole = linted(good())
+    assert mismatch(signed(whole.tbs) + b"\0", whole)
+
+
+@given(st.data())
+def test_no_change_of_a_signed_certificate_goes_unseen(data: st.DataObject):
+    """One changed octet anywhere is a mismatch, and never raises."""
+    whole = linted(good())
+    changed = bytearray(signed(whole.tbs))
+    at = data.draw(st.integers(0, len(changed) - 1))
+    changed[at] ^= data.draw(st.integers(1, 255))
+    assert mismatch(bytes(changed), whole)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30\x00", b"garbage", b"\x30\x03\x30\x01\x00"])
+def test_garbage_does_not_compare(data: bytes):
+    """What a broken signer gives is a mismatch, not an exception."""
+    assert mismatch(data, linted(good()))
+
+
+def test_the_issuer_that_plans_name_is_the_one_that_signs():
+    """The facts of the issuer carry the key that verifies."""
+    public = issuer_key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert issuer().public_key_der == public
