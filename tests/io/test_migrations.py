@@ -91,12 +91,16 @@ migrate(connection, [first, Migration(2, "second", sys.argv[3] + "insert into th
 """
 
 
+def died_migrating(path: Path) -> int:
+    command = [sys.executable, "-c", DYING, path, FIRST.sql, SECOND.sql]
+    return subprocess.run(command, timeout=30, check=False).returncode
+
+
 async def test_a_crash_in_the_middle_leaves_the_old_schema(tmp_path: Path):
     """A process that is killed while it migrates has changed nothing, and the next start migrates."""
     path = tmp_path / "db"
     await opened(path, FIRST)
-    child = subprocess.run([sys.executable, "-c", DYING, path, FIRST.sql, SECOND.sql], timeout=30, check=False)
-    assert child.returncode == -signal.SIGKILL
+    assert died_migrating(path) == -signal.SIGKILL
     assert tables(path) == {"one", "migrations"}
     await opened(path, FIRST, SECOND)
     assert tables(path) == {"two", "three", "migrations"}

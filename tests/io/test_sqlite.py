@@ -25,7 +25,7 @@ ALL = "select k, v from pairs order by k"
 
 @pytest.fixture
 async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    """A database with one table of keys and numbers."""
+    """Give a database with one table of keys and numbers."""
     database = await SqliteDatabase.open(tmp_path / "db", [TABLE])
     yield database
     await database.close()
@@ -50,6 +50,15 @@ def foreign_lock(path: Path) -> Iterator[None]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: mode(file) for file in folder.iterdir()}
+
+
+def let_others_read(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def test_parameters_are_spelt_as_sqlite_does():
@@ -181,8 +190,8 @@ async def test_a_caller_that_left_the_queue_writes_nothing(db: SqliteDatabase):
     stays = asyncio.ensure_future(db.write(step(INSERT, "stays", 1)))
     asyncio.get_running_loop().call_soon(gone.cancel)
     await asyncio.sleep(0)
-    await stays
-    assert gone.cancelled() or gone.cancelling()
+    await asyncio.gather(gone, stays, return_exceptions=True)
+    assert gone.cancelled()
     assert await db.fetch(ALL) == [("stays", 1)]
     assert told == []
 
@@ -214,9 +223,7 @@ async def test_a_locked_database_is_unavailable(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.02)
     db = await SqliteDatabase.open(tmp_path / "db", [TABLE])
     with foreign_lock(tmp_path / "db"):
-        outcomes = await asyncio.gather(
-            *(db.write(step(INSERT, key, 1)) for key in "ab"), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*(db.write(step(INSERT, key, 1)) for key in "ab"), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
         assert await db.fetch(ALL) == []
     await db.write(step(INSERT, "a", 1))
@@ -280,7 +287,7 @@ async def test_the_files_are_for_their_owner_alone(tmp_path: Path):
     try:
         db = await SqliteDatabase.open(tmp_path / "db", [TABLE])
         await db.write(step(INSERT, "a", 1))
-        assert {file.name: mode(file) for file in tmp_path.iterdir()} == {"db": 0o600, "db-wal": 0o600, "db-shm": 0o600}
+        assert modes(tmp_path) == {"db": 0o600, "db-wal": 0o600, "db-shm": 0o600}
         await db.close()
     finally:
         os.umask(before)
@@ -289,10 +296,9 @@ async def test_the_files_are_for_their_owner_alone(tmp_path: Path):
 async def test_files_that_others_can_read_are_closed_to_them(tmp_path: Path):
     """A database that was copied with a wide mode is narrowed when it is opened, and so is a log that was left behind."""
     first = await SqliteDatabase.open(tmp_path / "db", [TABLE])
-    for file in tmp_path.iterdir():
-        file.chmod(0o644)
+    let_others_read(tmp_path)
     second = await SqliteDatabase.open(tmp_path / "db", [TABLE])
-    assert {mode(file) for file in tmp_path.iterdir()} == {0o600}
+    assert set(modes(tmp_path).values()) == {0o600}
     await second.close()
     await first.close()
 

@@ -232,6 +232,26 @@ def test_an_answer_to_an_older_response_does_not_undo_a_newer_one():
     assert stream.acknowledged == stream.snapshot.digest
 
 
+def test_a_way_back_counts_only_when_it_is_answered():
+    """While answers are missing, Envoy may hold something else, though it once acknowledged what is wanted now."""
+    stream = XdsStream(snapshot((LISTENER, "l", "1"), (LISTENER, "gone", "1")), Verdicts())
+    take(stream, stream.receive(ask(LISTENER)))
+    there = stream.set_resources(snapshot((LISTENER, "l", "2")))
+    back = stream.set_resources(last := snapshot((LISTENER, "l", "1")))
+    assert stream.acknowledged != last.digest
+    take(stream, Step((*there.responses, *back.responses)))
+    assert stream.acknowledged == last.digest
+
+
+def test_what_was_good_last_is_found_though_the_bad_one_was_known_before():
+    """A version that is known to be bad, and comes back behind two good ones, must leave the second of them in place."""
+    stream = XdsStream(snapshot((LISTENER, "l", "bad")), Verdicts())
+    steps = [stream.receive(ask(LISTENER))]
+    steps += [stream.set_resources(snapshot((LISTENER, "l", content))) for content in ("1", "2", "bad")]
+    answers = [answer(r, "no" if r.resources[0].resource.value == b"bad" else "") for s in steps for r in s.responses]
+    assert [stream.receive(a).responses for a in answers] == [()] * 4
+
+
 def test_an_envoy_that_starts_anew_gets_the_last_good_version():
     """What an Envoy refused must not be sent to its successor either; the last good must."""
     verdicts = Verdicts()
@@ -368,6 +388,7 @@ class Wire:
     """Our side and Envoy's, with two queues between them that lose what is in them when the stream breaks."""
 
     def __init__(self, first: Snapshot) -> None:
+        """Begin with a connected Envoy and nothing delivered."""
         self.envoy, self.verdicts = ModelEnvoy(), Verdicts()
         self.responses: deque[DeltaDiscoveryResponse] = deque()
         self.stream = XdsStream(first, self.verdicts)

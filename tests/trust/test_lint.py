@@ -267,6 +267,16 @@ def test_no_change_of_a_signed_certificate_goes_unseen(data: st.DataObject):
     assert mismatch(bytes(changed), whole)
 
 
+def test_bits_of_the_signature_that_do_not_count_do_not_compare():
+    """OpenSSL passes over the count of unused bits where they are zero; a second spelling of a certificate is none of ours."""
+    whole = linted(good())
+    tbs, algorithm, signature = next(
+        parts for parts in (der.children(signed.__wrapped__(whole.tbs)) for _ in range(200)) if not parts[2][-1] & 1
+    )
+    respelled = der.sequence(tbs, algorithm, der.bit_string(signature[3:], 1))
+    assert "laid out" in mismatch(respelled, whole)
+
+
 @pytest.mark.parametrize("data", [b"", b"\x30\x00", b"garbage", b"\x30\x03\x30\x01\x00"])
 def test_garbage_does_not_compare(data: bytes):
     """What a broken signer gives is a mismatch, not an exception."""

@@ -17,7 +17,7 @@ from handfast.access.host_file import host_document, parse_host
 from handfast.access.patterns import OPEN_WORDS
 from handfast.access.policy import Host, Listen
 from handfast.access.world import World
-from handfast.access.yaml_lines import Node, any_table, distinct, items, parse_yaml, placed, table, value
+from handfast.access.yaml_lines import MAX_BYTES, Node, any_table, distinct, items, parse_yaml, placed, table, value
 from handfast.base.refusal import BadInput
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.trust.entries import DEFAULT_TTL, RESERVED, Workload
@@ -58,6 +58,7 @@ def parse_world(text: str, *, file: str = "") -> World:
         hosts={name: parse_host(name, node, own=own) for name, node in hosts.items()},
     )
     _refuse_clashes(world.hosts.values(), hosts)
+    _refuse_large(world, file)
     return world
 
 
@@ -93,6 +94,12 @@ def _entries(node: Node | None, most: int) -> Mapping[str, Node]:
     if len(found.nodes) > most:
         raise found.place.error(f"there are {len(found.nodes)} entries; {most} are the most")
     return found.nodes
+
+
+def _refuse_large(world: World, file: str) -> None:
+    """Refuse what could be read once and not again: agents get the canonical form, and the same bound holds there."""
+    if len(json.dumps(document(world))) > MAX_BYTES:
+        raise BadInput("with its defaults written out it is larger than 1 MiB", file=file, hint="split it, or merge rules")
 
 
 # Workloads

@@ -18,7 +18,9 @@ from handfast.base.refusal import BadInput
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 16
-MAX_NODES = 200_000
+MAX_NODES = MAX_BYTES // 4
+"""JSON takes four bytes a value at least: no JSON that is small enough has too many."""
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER = yaml.resolver.Resolver()
 _STRING = "tag:yaml.org,2002:str"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any, TypeVar
@@ -35,22 +35,39 @@ class ApiError(Refused):
 class Api:
     """One server. Close it when done; it keeps its connections."""
 
-    def __init__(self, client: httpx2.AsyncClient, place: str) -> None:
-        """Use a client; ``place`` names the server in errors."""
-        self._client, self._place = client, place
+    def __init__(self, connect: Callable[[], httpx2.AsyncClient], place: str) -> None:
+        """Use what ``connect`` makes; ``place`` names the server in errors."""
+        self._connect, self._place = connect, place
+        self._client, self._retired = connect(), list[httpx2.AsyncClient]()
 
     @classmethod
     def local(cls, socket: Path) -> Api:
         """Reach the server on this machine over its Unix socket."""
-        transport = httpx2.AsyncHTTPTransport(uds=str(socket))
-        client = httpx2.AsyncClient(transport=transport, base_url="http://handfast", timeout=TIMEOUT_S)
-        return cls(client, str(socket))
+
+        def connect() -> httpx2.AsyncClient:
+            transport = httpx2.AsyncHTTPTransport(uds=str(socket))
+            return httpx2.AsyncClient(transport=transport, base_url="http://handfast", timeout=TIMEOUT_S)
+
+        return cls(connect, str(socket))
 
     @classmethod
     def remote(cls, url: str, context: SSLContext) -> Api:
         """Reach a server over mutual TLS."""
-        client = httpx2.AsyncClient(base_url=url, verify=context, timeout=TIMEOUT_S, trust_env=False)
-        return cls(client, url)
+        return cls(
+            lambda: httpx2.AsyncClient(base_url=url, verify=context, timeout=TIMEOUT_S, trust_env=False), url
+        )
+
+    async def reconnect(self) -> None:
+        """Use new connections from now on, as the identity is another one. What is under way ends on the old ones."""
+        retired, self._retired = self._retired, [self._client]
+        self._client = self._connect()
+        for client in retired:
+            await client.aclose()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in (*self._retired, self._client):
+            await client.aclose()
 
     async def __aenter__(self) -> Api:
         """Give itself."""
@@ -58,7 +75,7 @@ class Api:
 
     async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self.close()
 
     async def call(self, method: str, path: str, answer: type[T], body: Message | str | None = None, **query: str) -> T:
         """Call an endpoint and read its answer.

@@ -315,6 +315,18 @@ local function settle_cookie(headers, token)
   return had
 end
 
+-- Sees to it that the service reads the right token or none, and that the client gets the one it lacks.
+local function keep_session(handle, route, visitor, now)
+  local token = visitor and session(handle, visitor, route.host, now)
+  -- Asking the agent may have waited, and what was had of the handle before does not outlive a wait.
+  local had = settle_cookie(handle:headers(), token)
+  if token and not had then
+    local age = visitor.sessions[route.host].ends - now
+    handle:streamInfo():dynamicMetadata():set(NAMESPACE, "set_cookie",
+      COOKIE .. "=" .. token .. "; Path=/; Max-Age=" .. age .. "; Secure; HttpOnly; SameSite=Lax")
+  end
+end
+
 -- The request -------------------------------------------------------------------------------------------------------
 
 local function record(info, code, route, visitor, mode)
@@ -359,15 +371,7 @@ local function check(handle)
     if route.mode ~= "report" then return against, 403 end
   end
   if visitor then introduce(headers, visitor, route) end
-  if route.session then
-    local token = visitor and session(handle, visitor, route.host, now)
-    local had = settle_cookie(headers, token)
-    if token and not had then
-      local age = visitor.sessions[route.host].ends - now
-      info:dynamicMetadata():set(NAMESPACE, "set_cookie",
-        COOKIE .. "=" .. token .. "; Path=/; Max-Age=" .. age .. "; Secure; HttpOnly; SameSite=Lax")
-    end
-  end
+  if route.session then keep_session(handle, route, visitor, now) end
 end
 
 function envoy_on_request(handle)

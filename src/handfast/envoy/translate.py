@@ -89,7 +89,7 @@ def _cluster(upstream: Upstream) -> Resource:
         kind = "STATIC"
     except ValueError:
         kind = "STRICT_DNS"
-    address = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
+    address: Resource = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
     cluster: Resource = {
         "name": str(upstream),
         "type": kind,

@@ -31,8 +31,8 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
 from handfast.base.refusal import BadInput, Unavailable
-from handfast.io import xds_state as xds
-from handfast.io.xds_state import Key, Rejected, Resource, Snapshot, Step, Verdicts, XdsStream
+from handfast.envoy.types import EXTENSION, ROUTE, SECRET
+from handfast.io.xds_state import ORDER, Key, Rejected, Resource, Snapshot, Step, Verdicts, XdsStream
 
 MAX_RESOURCE = 64 << 20
 MAX_REQUEST = 4 << 20
@@ -75,7 +75,7 @@ def encode(type_url: str, name: str, document: Json) -> any_pb2.Any:
         BadInput: the type is not served, protobuf refuses the document, or it is over 64 MiB. Names the resource.
     """
     place = _place((type_url, name))
-    if type_url not in xds.ORDER:
+    if type_url not in ORDER:
         raise BadInput("resources of this type are not served", key=place)
     _load_messages()
     body = any_pb2.Any()
@@ -115,11 +115,11 @@ def references(document: object) -> Iterator[Key]:
     """Give the named resources that a listener or cluster (snake case JSON) expects from aggregated discovery."""
     if isinstance(document, Mapping):
         if _from_ads(document.get("sds_config")):
-            yield xds.SECRET, document.get("name", "")
+            yield SECRET, document.get("name", "")
         if isinstance(found := document.get("config_discovery"), Mapping) and _from_ads(found.get("config_source")):
-            yield xds.EXTENSION, document.get("name", "")
+            yield EXTENSION, document.get("name", "")
         if "route_config_name" in document and _from_ads(document.get("config_source")):
-            yield xds.ROUTE, document["route_config_name"]
+            yield ROUTE, document["route_config_name"]
         for value in document.values():
             yield from references(value)
     elif isinstance(document, list | tuple):
@@ -178,10 +178,10 @@ def peer_uid(connection: socket.socket) -> int:
     return int(struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
 
 
-def _socket_of(stream: Stream) -> socket.socket:
-    """Reach the socket below a gRPC stream; grpclib has no public way to it."""
-    connection: socket.socket = stream._stream._transport.get_extra_info("socket")  # noqa: SLF001
-    return connection
+def _transport_of(stream: Stream) -> asyncio.Transport:
+    """Reach the connection below a gRPC stream; grpclib has no public way to it."""
+    transport: asyncio.Transport = stream._stream._transport  # noqa: SLF001
+    return transport
 
 
 def _bound_requests(stream: Stream) -> None:
@@ -202,6 +202,7 @@ class _Session:
     """One connected Envoy: its protocol state, and what waits to be written to it."""
 
     state: XdsStream
+    transport: asyncio.Transport
     outbox: deque[discovery.DeltaDiscoveryResponse] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -272,6 +273,8 @@ class AdsServer:
     async def stop(self) -> None:
         """End all streams and take the socket away. Envoy goes on with what it has, and comes back by itself."""
         if self._server:
+            for session in self._sessions:  # grpclib would leave the connections open, and Envoy would wait on them
+                session.transport.abort()
             self._server.close()
             await self._server.wait_closed()
             self._server = None
@@ -287,7 +290,8 @@ class AdsServer:
 
     async def _incremental(self, stream: Stream) -> None:
         """Serve one stream until it ends."""
-        if peer_uid(_socket_of(stream)) != os.geteuid():
+        transport = _transport_of(stream)
+        if peer_uid(transport.get_extra_info("socket")) != os.geteuid():
             raise GRPCError(Status.PERMISSION_DENIED, "only the user that runs this may connect")
         if len(self._sessions) >= MAX_STREAMS:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many streams")
@@ -295,7 +299,7 @@ class AdsServer:
         first = await stream.recv_message()
         if first is None:
             return
-        session = _Session(XdsStream(self._snapshot, self._verdicts_of(first.node.id)))
+        session = _Session(XdsStream(self._snapshot, self._verdicts_of(first.node.id)), transport)
         self._sessions.add(session)
         try:
             await _until_one_ends(self._read(session, first, stream), self._write(session, stream.send_message))

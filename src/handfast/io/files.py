@@ -68,6 +68,7 @@ def private_directory(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
+            path.chmod(0o700)  # a umask may have taken from its owner
         seen = path.stat()
     if not stat.S_ISDIR(seen.st_mode):
         raise BadInput("this is not a directory", file=str(path))

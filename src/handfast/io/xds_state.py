@@ -311,13 +311,21 @@ class XdsStream:
         return [self._subscriptions[url] for url in ORDER if url in self._subscriptions]
 
     def _due(self, subscription: _Subscription, snapshot: Snapshot) -> Iterator[Resource]:
-        """Give what Envoy wants and does not hold, the last good where the newest is known to be bad."""
+        """Give what Envoy wants and does not hold."""
         for name, newest in sorted(snapshot.of(subscription.type_url).items()):
-            key = (subscription.type_url, name)
-            bad = self._verdicts.bad.get(key) == newest.version
-            target = self._verdicts.good.get(key) if bad else newest
+            target = self._target(subscription, newest)
             if target and subscription.wants(name) and subscription.held.get(name) != target.version:
                 yield target
+
+    def _target(self, subscription: _Subscription, newest: Resource) -> Resource | None:
+        """Give what Envoy is to hold: the newest, or the last good where that is known to be bad.
+
+        Which one was good last is known when nothing of that name is on the way any more.
+        """
+        key = (subscription.type_url, newest.name)
+        if self._verdicts.bad.get(key) != newest.version:
+            return newest
+        return None if subscription.newest.get(newest.name) in self._sent else self._verdicts.good.get(key)
 
     def _send(
         self, to: _Subscription, snapshot: Snapshot, resource: Resource | None = None, removed: tuple[str, ...] = ()

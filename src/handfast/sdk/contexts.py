@@ -75,6 +75,18 @@ def client_context(
     return context
 
 
+def anonymous_context(server_roots_pem: bytes) -> ssl.SSLContext:
+    """Build the context of a client that has no certificate yet: as `client_context`, without one of its own.
+
+    Raises:
+        BadInput: there are no roots, or they cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _trust(context, server_roots_pem, None)
+    return context
+
+
 def _identify(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
     """Load certificate and key. A key under a passphrase is refused: OpenSSL would ask for it on the terminal."""
     _bound(chain_pem, LONGEST_PEM, "certificate chain")

@@ -170,13 +170,19 @@ async def shake_hands(
     began, peer, local = loop.time(), _place(sock.getpeername), _place(sock.getsockname)
     attempt = Attempt(sock)
     _ATTEMPT.set(attempt)
+    made: list[P] = []  # uvloop gives back its own protocol for TLS, not the one on top
+
+    def remember() -> P:
+        made.append(make())
+        return made[-1]
+
     failure: Exception
     try:
-        transport, protocol = await loop.connect_accepted_socket(
-            make, sock, ssl=context, ssl_handshake_timeout=limits.handshake_s, ssl_shutdown_timeout=_SHUTDOWN_S
+        transport, _ = await loop.connect_accepted_socket(
+            remember, sock, ssl=context, ssl_handshake_timeout=limits.handshake_s, ssl_shutdown_timeout=_SHUTDOWN_S
         )
         if transport.get_extra_info("ssl_object") is not None:
-            return protocol, attempt
+            return made[-1], attempt
         failure = ConnectionResetError()  # the connection was over before its handshake was, without an error
     except Exception as error:  # noqa: BLE001 - whatever it was, there is no connection, and somebody wants to know
         failure = error

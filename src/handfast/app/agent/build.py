@@ -27,7 +27,7 @@ from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.envoy_process import EnvoyProcess, Exit
 from handfast.io.files import private_directory, write
 from handfast.io.ports import Clock
-from handfast.sdk.contexts import RotatingSSLContext, client_context, joining_context
+from handfast.sdk.contexts import RotatingSSLContext, client_context, anonymous_context
 from handfast.sdk.front import Front
 from handfast.trust.facts import pem_certificates
 
@@ -65,9 +65,10 @@ class Agent:
         for directory in (paths.root, paths.envoy, paths.host("x").parent, paths.run):
             private_directory(directory)
         self._identity = Kept(paths.identity, clock, self._ask_for_identity)
-        self._context = RotatingSSLContext(joining_context(config.bundle_pem.encode()))
+        self._context = RotatingSSLContext(anonymous_context(config.bundle_pem.encode()))
         self._api = Api.remote(config.server_url, self._context)
         self._slice: Slice | None = None
+        self._used: Credential | None = None
         self._admin = EnvoyAdmin(paths.socket("admin"))
         by = config.trust_domain.id(f"{GATEWAY_NAME}{config.name}")
         self._sessions = Sessions(paths.session_key, str(by), config.trust_domain, clock)
@@ -136,7 +137,7 @@ class Agent:
         await self._front.stop(0.5)
         await self._ads.stop()
         self._reporter.close()
-        await self._api.__aexit__()
+        await self._api.close()
 
     def _envoy_died(self, how: Exit) -> None:
         self._reporter.find(how.refusal.reason, dict(how.refusal.evidence))
@@ -151,13 +152,16 @@ class Agent:
 
     async def _ensure_identity(self) -> None:
         """Have a certificate that counts, and use it from the next connection on."""
-        if held := self._identity.current.value:
-            self._use(held)
-        self._use(await self._identity.ensure())
+        await self._use(self._identity.current.value)
+        await self._use(await self._identity.ensure())
 
-    def _use(self, credential: Credential) -> None:
+    async def _use(self, credential: Credential | None) -> None:
+        if credential is None or credential == self._used:
+            return
         bundle = credential.bundle_pem.encode()
         self._context.rotate(client_context(credential.chain_pem.encode(), credential.key_pem.encode(), bundle))
+        self._used = credential
+        await self._api.reconnect()
 
     async def _keep_identity(self) -> None:
         while True:

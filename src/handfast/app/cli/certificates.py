@@ -27,6 +27,7 @@ from handfast.base.refusal import BadInput
 from handfast.io.credentials import Credential, new_key, p12
 from handfast.io.files import read, write_secret
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+from handfast.trust.profile import KeyFacts
 
 app = typer.Typer(help="Issue, list, show and revoke certificates.", no_args_is_help=True, rich_markup_mode="rich")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -208,7 +209,7 @@ def _describe(seen: CertificateFacts) -> str:
         "serial": seen.serial,
         "sha256": seen.fingerprint,
         "valid": f"{_moment(seen.window.not_before)} to {_moment(seen.window.not_after)}",
-        "key": str(seen.key),
+        "key": str(KeyFacts(seen.key_kind, seen.key_bits, seen.curve)),
         "use": "a CA" if seen.is_ca else "a leaf",
     }
     return _rows(rows)
@@ -226,7 +227,7 @@ def _plain(seen: CertificateFacts) -> dict[str, object]:
         "not_after": seen.window.not_after,
         "is_ca": seen.is_ca,
         "ekus": seen.ekus,
-        "key": str(seen.key),
+        "key": str(KeyFacts(seen.key_kind, seen.key_bits, seen.curve)),
     }
 
 

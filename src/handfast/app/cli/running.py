@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def run(  # noqa: PLR0913 - each is an option
         ),
     ] = None,
     log: Annotated[str, typer.Option(help="Where the JSON log goes: a file, or - for standard error.")] = "",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, Envoy's own lines among it.")] = False,
 ) -> None:
     """Start everything on this machine: the server, an agent, Envoy. Ctrl-C stops it.
 
@@ -60,7 +62,7 @@ def run(  # noqa: PLR0913 - each is an option
       handfast up --config handfast.yaml --data /var/lib/handfast --passphrase-file /etc/handfast/passphrase
     """
     private_directory(data)
-    log_to(log or str(data / "handfast.log"))
+    log_to(log or str(data / "handfast.log"), logging.DEBUG if verbose else logging.INFO)
     started_with = UpConfig(
         data=data.resolve(),
         world_text=read_world(config) if config else "",

@@ -28,7 +28,7 @@ from handfast.app.server.platform import Platform
 from handfast.base.events import AgentJoined, ConnectionEnded, Event, FindingRaised, HandshakeRefused, RequestDenied
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
-from handfast.io.encoding import decode_event, encode, from_plain, to_plain
+from handfast.io.encoding import decode_event, encode
 from handfast.io.ids import new_event_id
 from handfast.io.ledger import TrafficCount
 
@@ -70,19 +70,19 @@ class Agents:
         """Make a join token: it lets one agent join, once."""
         token = secrets.token_urlsafe(24)
         expires = self.platform.clock.now() + timedelta(seconds=body.ttl_seconds)
-        await self.platform.ledger.add_token(token, expires)
+        await self.platform.ledger.add_join_token(token, expires)
         return TokenAnswer(token=token, expires_at=expires)
 
     async def join(self, _: Caller, __: Request, body: JoinRequest) -> CertificateAnswer:
         """Give an agent its first certificate, for a join token."""
         now = self.platform.clock.now()
-        if refusal := await self.platform.ledger.use_token(body.token, now):
-            raise Refused(refusal)
+        if not await self.platform.ledger.use_join_token(body.token, now):
+            raise Refused(Refusal(Reason.TOKEN_NOT_VALID))
         identity = self.platform.trust_domain.id(f"{AGENT_PREFIX}{body.name}")
         joining = Caller(Role.NOBODY, f"join:{body.name}")
         answer = await issue(self.platform, joining, identity, body.csr, ttl=CERTIFICATE_TTL, reserved=True)
         joined = AgentJoined(id=new_event_id(), at=now, agent=body.name, serial=answer.serial)
-        await self.platform.ledger.agent_joined(joined)
+        await self.platform.ledger.add_agent(joined)
         return answer
 
     async def watch(self, caller: Caller, request: Request, __: None) -> Response:
@@ -114,14 +114,13 @@ class Agents:
         """Take an agent's events, findings and counts."""
         events = [_reported(plain, caller) for plain in body.events]
         now = self.platform.clock.now()
-        ledger, findings = self.platform.ledger, [from_plain(FindingRaised, plain) for plain in body.findings]
+        ledger = self.platform.ledger
         await ledger.append(events)
         await ledger.add_traffic(now, [_counted(row) for row in body.traffic if row.count])
         for row in body.traffic:
             self.platform.metrics.count_requests(caller.name, row.host, row.code, row.count)
-        seen = await ledger.agent_seen(caller.name, at=now, acknowledged=body.acknowledged, findings=findings)
-        if seen:
-            raise Refused(seen)
+        if not await ledger.agent_reported(caller.name, now, body.acknowledged, body.findings):
+            raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
         return Nothing()
 
 
@@ -157,7 +156,7 @@ async def agent_rows(platform: Platform) -> list[AgentRow]:
             last_seen=agent.last_seen,
             acknowledged=agent.acknowledged,
             current=agent.acknowledged == newest,
-            findings=[to_plain(finding) for finding in agent.findings],
+            findings=list(agent.findings),
         )
         for agent in await platform.ledger.agents()
     ]

@@ -26,6 +26,7 @@ from handfast.app.server.metrics import Metrics
 from handfast.app.server.platform import Platform
 from handfast.app.server.slices import Slices
 from handfast.app.server.worlds import Worlds, authorities
+from handfast.base.events import Event
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import Authority, create_authority, open_authority
 from handfast.io.issuance import Issuance
@@ -129,16 +130,19 @@ class Server:
             before = self.platform.clock.now() - KEEP_EVENTS
             while await self.platform.ledger.prune_events(before):
                 await asyncio.sleep(0)
-            await self.platform.ledger.prune_tokens(before)
+            await self.platform.ledger.prune_join_tokens(before)
             await self.platform.ledger.prune_traffic(before)
             await self.platform.clock.sleep(_PRUNE_EVERY_S)
 
     def _handshake_failed(self, failed: FailedHandshake) -> None:
         authority = self.platform.authority
         event = refused(failed, (authority.root_der, authority.issuing_der), self.platform.clock.now())
-        task = asyncio.ensure_future(self.platform.ledger.append([event]))
-        self._tasks.add(task)  # type: ignore[arg-type]
-        task.add_done_callback(self._tasks.discard)  # type: ignore[arg-type]
+        task = asyncio.create_task(self._record(event))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _record(self, event: Event) -> None:
+        await self.platform.ledger.append([event])
 
     # Metrics
 
@@ -153,9 +157,8 @@ class Server:
 
     async def _measure(self) -> bytes:
         platform, now = self.platform, self.platform.clock.now()
-        standing = await platform.ledger.standing(now)
-        counts = {state.value: count for state, count in standing.counts.items()}
-        platform.metrics.set_certificates(counts, standing.next_expiry)
+        counts = await platform.ledger.counts(now)
+        platform.metrics.set_certificates(counts.by_state, counts.soonest_expiry)
         for authority in authorities(platform):
             platform.metrics.set_authority(authority["name"], authority["not_after"])
         for agent in await agent_rows(platform):

@@ -58,7 +58,7 @@ def caller_of(scope: Mapping[str, Any], trust_domain: str) -> Caller:
     extensions = scope.get("extensions") or {}
     if peer := extensions.get("handfast.peer"):
         return _local(peer["uid"])
-    der = (extensions.get("tls") or {}).get("handfast.peer_der")
+    der = extensions.get("handfast.peer_der")
     return _certified(facts(der), TrustDomain(trust_domain)) if der else _NOBODY
 
 

@@ -33,7 +33,6 @@ from handfast.trust.plan import LeafRequest, read_csr
 from handfast.trust.revocation import RevocationReason
 
 PAGE = 500
-MOST_AT_ONCE = 1000
 NEWEST = 2**63 - 1
 
 
@@ -81,7 +80,7 @@ class Certificates:
         held = caller.certificate
         if held is None or caller.identity is None:
             raise Refused(Refusal(Reason.CALLER_UNKNOWN, {"caller": str(caller)}))
-        record = await self.platform.ledger.certificate_by_fingerprint(held.fingerprint)
+        record = await self.platform.ledger.by_fingerprint(held.fingerprint)
         if record is None or record.state is not CertificateState.ISSUED:
             raise Refused(Refusal(Reason.REVOKED if record else Reason.CALLER_UNKNOWN, {"serial": held.serial}))
         ttl = whole_minutes(held.window.length)
@@ -94,14 +93,14 @@ class Certificates:
         now = self.platform.clock.now()
         after = bounded_number(query.get("after"), "after", 0, NEWEST)
         asked = _query(query.get("state", ""), now)
-        page = await self.platform.ledger.certificates(
+        page = await self.platform.ledger.list_certificates(
             replace(asked, name=query.get("name") or None, after=after, limit=max(limit, 1))
         )
-        return CertificateList(certificates=[row(record, now) for record in page.records], next=page.after or 0)
+        return CertificateList(certificates=[row(record, now) for record in page.records], next=page.next or 0)
 
     async def show(self, _: Caller, request: Request, __: None) -> CertificateRow:
         """Show one certificate."""
-        record = await self.platform.ledger.certificate(request.path_params["serial"].lower())
+        record = await self.platform.ledger.by_serial(request.path_params["serial"].lower())
         if record is None:
             raise Refused(Refusal(Reason.NOT_FOUND, {"serial": request.path_params["serial"][:64]}))
         return row(record, self.platform.clock.now(), pem=True)
@@ -110,21 +109,26 @@ class Certificates:
         """Revoke one certificate by serial, or all live ones of a name."""
         reason, now = _revocation_reason(body.reason), self.platform.clock.now()
         targets = await self._targets(body, now)
-        revoked = await self.platform.ledger.revoke([_revoked_event(r, reason, caller, now) for r in targets])
+        events = [_revoked_event(record, reason, caller, now) for record in targets]
+        changed = set(await self.platform.ledger.revoke([r.serial for r in targets], now, reason.value, events))
         await self.platform.slices.refresh()
+        revoked = [
+            replace(record, state=CertificateState.REVOKED, revoked_at=now, revocation_reason=reason.value)
+            for record in targets
+            if record.serial in changed
+        ]
         return RevocationAnswer(revoked=[row(record, now) for record in revoked])
 
     async def _targets(self, body: RevocationRequest, now: datetime) -> list[CertificateRecord]:
         if bool(body.serial) == bool(body.name):
             raise BadInput("name exactly one of serial and name", key="serial")
         if body.serial:
-            record = await self.platform.ledger.certificate(body.serial)
+            record = await self.platform.ledger.by_serial(body.serial)
             if record and record.state is CertificateState.REVOKED:
                 raise Refused(Refusal(Reason.ALREADY_REVOKED, {"serial": body.serial}))
             found = [record] if record else []
         else:
-            asked = CertificateQuery(name=body.name, state=CertificateState.ISSUED, expiring_after=now, limit=MOST_AT_ONCE)
-            found = (await self.platform.ledger.certificates(asked)).records
+            found = await self.platform.ledger.live_by_name(body.name, now)
         if not found:
             raise Refused(Refusal(Reason.NOT_FOUND, {"serial": body.serial} if body.serial else {"name": body.name}))
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -26,12 +26,8 @@ MAX_BODY = 4 * 1024 * 1024
 _PROBLEM = "application/problem+json"
 
 
-class Handler(Protocol):
-    """An endpoint's function: it gets who calls, the request, and the body that was read."""
-
-    __name__: str
-
-    def __call__(self, caller: Caller, request: Request, body: Any) -> Awaitable[Message | Response]: ...  # noqa: ANN401, D102 - a body is what the endpoint says it is
+Handler = Callable[[Caller, Request, Any], Awaitable[Message | Response]]
+"""An endpoint's function: it gets who calls, the request, and the body that was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +150,7 @@ def _struct(body: type[Message] | type[str] | None) -> type[Message] | None:
 
 def _operation(endpoint: Endpoint, references: dict[type[Message], dict[str, Any]]) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": endpoint.handler.__name__,
+        "operationId": getattr(endpoint.handler, "__name__", endpoint.path),
         "summary": endpoint.summary,
         "description": "For: " + ", ".join(sorted(role.value for role in endpoint.roles)),
         "parameters": _parameters(endpoint),

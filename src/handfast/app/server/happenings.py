@@ -57,9 +57,10 @@ class Happenings:
             newest = await ledger.recent(last, kinds)
             return _list(newest[::-1], ledger.event_head.value)
         after = bounded_number(query.get("after"), "after", 0, NEWEST)
+        head = ledger.event_head.value  # before the page, so that what comes in between is not slept through
         page = await ledger.page(after, limit, kinds)
         if not page and wait:
-            await ledger.event_head.wait_for_change(ledger.event_head.value, wait)
+            await ledger.event_head.wait_for_change(head, wait)
             page = await ledger.page(after, limit, kinds)
         return _list(page, after)
 
@@ -69,8 +70,8 @@ class Happenings:
         if event is None:
             raise Refused(Refusal(Reason.NOT_FOUND, {"id": request.path_params["id"][:128]}))
         replay = await self._replay(event) if isinstance(event, RequestDenied) else None
-        text = "\n".join([*story(event), *(["", as_text(replay)] if replay else [])])
-        return ExplanationAnswer(text=text, event=_plain(event), decision=as_json(replay) if replay else None)
+        text = "\n".join([*story(event), *(["", as_text(replay, own=self.platform.trust_domain)] if replay else [])])
+        return ExplanationAnswer(text=text, event=_plain(event), decision=as_json(replay, own=self.platform.trust_domain) if replay else None)
 
     async def _replay(self, event: RequestDenied) -> Explanation | None:
         """Decide again, against the revision that decided."""

@@ -14,7 +14,7 @@ Csr = Annotated[str, Meta(max_length=16384, description="PKCS#10, PEM")]
 Text = Annotated[str, Meta(max_length=1024)]
 
 
-class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Message(Struct, forbid_unknown_fields=True, kw_only=True):
     """What all bodies have in common: unknown fields are errors."""
 
 

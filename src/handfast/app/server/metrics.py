@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -23,11 +24,16 @@ class Metrics:
     def __init__(self) -> None:
         """Name every metric once."""
         self.registry = CollectorRegistry()
-        counter = lambda name, text, labels: Counter(name, text, labels, registry=self.registry)  # noqa: E731
-        gauge = lambda name, text, labels=(): Gauge(name, text, labels, registry=self.registry)  # noqa: E731
+
+        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+            return Gauge(name, text, labels, registry=self.registry)
+
         self._handshakes = counter("handfast_handshakes", "TLS handshakes by outcome", ["gateway", "reason"])
         self._requests = counter("handfast_requests", "Requests decided at gateways", ["gateway", "host", "decision"])
-        self._issued = counter("handfast_certificates_issued", "Certificates issued", [])
+        self._issued = counter("handfast_certificates_issued", "Certificates issued")
         self._refused = counter("handfast_certificates_refused", "Certificates refused", ["reason"])
         self._revoked = counter("handfast_certificates_revoked", "Certificates revoked", ["reason"])
         self._findings = counter("handfast_findings", "Findings raised", ["source", "reason"])

@@ -63,11 +63,10 @@ class Slices:
 
     async def keep_fresh(self) -> None:
         """Follow the ledger's changes, and refresh hourly so that no CRL grows old."""
-        seen = self._ledger.changes.value
         while True:
-            await self._ledger.changes.wait_for_change(seen, REFRESH.total_seconds())
-            seen = self._ledger.changes.value
+            seen = self._ledger.changes.value  # before the refresh, so that what comes meanwhile is not slept through
             await self.refresh()
+            await self._ledger.changes.wait_for_change(seen, REFRESH.total_seconds())
 
 
 def _listed(one: RevokedCertificate) -> Revoked:

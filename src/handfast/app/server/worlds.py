@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from handfast import __version__
-from handfast.access.effect import Effect, effect
+from handfast.access.effect import Effect, Traffic, as_text, effect
 from handfast.access.policy import Host
 from handfast.access.world import World
 from handfast.access.world_file import digest, parse_world, warnings
@@ -23,6 +23,7 @@ from handfast.app.server.platform import Platform
 from handfast.base.events import WorldApplied
 from handfast.base.refusal import BadInput
 from handfast.io.ids import new_event_id
+from handfast.io.ledger import TrafficCount
 from handfast.trust.facts import facts
 
 TRAFFIC_WINDOW = timedelta(days=7)
@@ -55,7 +56,7 @@ class Worlds:
         event = WorldApplied(
             id=new_event_id(), at=self.platform.clock.now(), revision=before + 1, digest=digest(body), requester=str(caller)
         )
-        number = await self.platform.ledger.apply(body, event)
+        number = await self.platform.ledger.apply(body, event.digest, event.requester, event.at, event)
         await self.platform.slices.refresh()
         return _answer(number, body, world, change, changed=number != before)
 
@@ -76,7 +77,8 @@ class Worlds:
             )
         since = self.platform.clock.now() - TRAFFIC_WINDOW
         old = self.platform.slices.world if self.platform.slices.revision else None
-        return world, effect(old, world, await self.platform.ledger.traffic(since))
+        traffic = [_seen(counted) for counted in await self.platform.ledger.traffic(since)]
+        return world, effect(old, world, traffic, days=TRAFFIC_WINDOW.days)
 
     async def export(self, _: Caller, request: Request, __: None) -> Response:
         """Give the world file that counts, as it was written."""
@@ -100,7 +102,7 @@ class Worlds:
     async def status(self, _: Caller, __: Request, ___: None) -> StatusAnswer:
         """Give the platform at a glance."""
         platform, now = self.platform, self.platform.clock.now()
-        standing = await platform.ledger.standing(now)
+        counts = await platform.ledger.counts(now)
         current = platform.slices.current.value
         return StatusAnswer(
             version=__version__,
@@ -108,9 +110,9 @@ class Worlds:
             revision=platform.slices.revision,
             digest=current.digest if current else "",
             authority=authorities(platform),
-            certificates={state.value: count for state, count in standing.counts.items()},
-            next_expiry=standing.next_expiry,
-            next_name=standing.next_name,
+            certificates=counts.by_state,
+            next_expiry=counts.soonest_expiry,
+            next_name=counts.soonest_name,
             hosts=[_host(world_host) for world_host in platform.slices.world.hosts.values()],
             agents=await agent_rows(platform),
         )
@@ -123,11 +125,16 @@ def authorities(platform: Platform) -> list[dict[str, Any]]:
     return [{"name": n, "subject": f.subject, "not_after": f.window.not_after} for n, f in read]
 
 
+def _seen(counted: TrafficCount) -> Traffic:
+    """Give a count as what-if takes it. The route's own path stands for the paths below it, which are not kept."""
+    return Traffic(counted.host, counted.route, counted.identity, counted.method, counted.count)
+
+
 def _host(host: Host) -> dict[str, Any]:
     return {"name": host.name, "listen": str(host.listen), "certificate": host.clients.certificate.value, "routes": len(host.routes)}
 
 
 def _answer(number: int, text: str, world: World, change: Effect, *, changed: bool) -> WorldAnswer:
     return WorldAnswer(
-        revision=number, digest=digest(text), changed=changed, effect=list(change.lines), warnings=list(warnings(world))
+        revision=number, digest=digest(text), changed=changed, effect=as_text(change).splitlines(), warnings=list(warnings(world))
     )

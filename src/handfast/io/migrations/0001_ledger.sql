@@ -20,8 +20,9 @@ create table certificates (
     revocation_reason text not null,
     check ((state = 'revoked') = (revoked_at is not null))
 );
-create index certificates_name on certificates (name, seq);
-create index certificates_state on certificates (state, not_after);
+-- Both end with a column that never changes, so that the live certificates are found without reading the rows of the dead.
+create index certificates_name on certificates (name, seq, not_after);
+create index certificates_state on certificates (state, not_after, name);
 create unique index certificates_fingerprint on certificates (fingerprint) where fingerprint <> '';
 
 create table revisions (

@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handfast.base.refusal import BadInput, Refusal, Unavailable
+from handfast.base.spiffe import TrustDomain
+from handfast.base.windows import whole_second
+from handfast.io import files, sealed
+from handfast.io.authorities import Authority, create_authority, open_authority
+from handfast.io.sealed import Passphrase
+from handfast.io.signers import KeySigner
+from handfast.trust import leaf
+from handfast.trust.facts import facts, hex_serial, pem, pem_certificates
+from handfast.trust.lint import verify
+from handfast.trust.plan import LeafPlan, plan, serial_from
+from handfast.trust.revocation import RevocationReason, Revoked
+from tests.support.clock import START, FakeClock
+from tests.trust.material import request
+
+DOMAIN = TrustDomain("example.org")
+PASSPHRASE = Passphrase(b"correct horse battery staple")
+FILES = {"root.pem", "root-key.pem", "root.crl.pem", "issuing.pem", "issuing-key.pem"}
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return create_authority(tmp_path / "ca", DOMAIN, FakeClock(), PASSPHRASE)
+
+
+async def leaf_of(authority: Authority, *, now: datetime = START, serial: int = 1) -> bytes:
+    planned = plan(
+        request(dns=("payments.internal",)),
+        authority.issuer_facts,
+        workload=None,
+        now=now,
+        serial=serial_from(serial.to_bytes(20, "big")),
+    )
+    assert isinstance(planned, LeafPlan), planned
+    return leaf.assemble(leaf.tbs(planned), await authority.signer.sign(leaf.tbs(planned)))
+
+
+# --- what it is
+
+
+def test_the_root_is_as_it_should_be(authority: Authority):
+    """Ten years, one authority below it, the trust domain as its one URI, for signing certificates and lists alone."""
+    root = x509.load_der_x509_certificate(authority.root_der)
+    found = facts(authority.root_der)
+    assert found.subject == found.issuer == "CN=Handfast root example.org"
+    assert found.uri_sans == ("spiffe://example.org",)
+    assert found.window.not_before == whole_second(START) - timedelta(seconds=60)
+    assert found.window.length == timedelta(days=3652)
+    assert (found.ski, found.curve) == (found.aki, "secp256r1")
+    constraints = root.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value) == (True, x509.BasicConstraints(ca=True, path_length=1))
+
+
+def test_the_issuing_authority_is_as_it_should_be(authority: Authority):
+    """One year, no authority below it, signed by the root."""
+    issuing = x509.load_der_x509_certificate(authority.issuing_der)
+    found = facts(authority.issuing_der)
+    assert found.subject == "CN=Handfast issuing CA example.org"
+    assert found.uri_sans == ("spiffe://example.org",)
+    assert found.window.length == timedelta(days=365)
+    assert found.aki == facts(authority.root_der).ski
+    issuing.verify_directly_issued_by(x509.load_der_x509_certificate(authority.root_der))
+    constraints = issuing.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value) == (True, x509.BasicConstraints(ca=True, path_length=0))
+
+
+def test_both_may_sign_certificates_and_lists_and_nothing_else(authority: Authority):
+    """Key usage is critical and names those two."""
+    for certificate in map(x509.load_der_x509_certificate, (authority.root_der, authority.issuing_der)):
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
+        wanted = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        assert (usage.critical, usage.value) == (True, wanted)
+
+
+def test_the_two_have_keys_and_serials_of_their_own(authority: Authority):
+    """Nothing is shared between root and issuing authority, or between two roots."""
+    root, issuing = facts(authority.root_der), facts(authority.issuing_der)
+    assert root.serial != issuing.serial
+    assert root.ski != issuing.ski
+    assert len(root.serial) == len(issuing.serial) == 40
+
+
+def test_a_long_trust_domain_fits_and_stays_distinct(tmp_path: Path):
+    """A common name has 64 characters; two long domains with the same beginning do not become one name."""
+    names = set()
+    for last in "ab":
+        domain = TrustDomain("very." * 40 + last)
+        made = create_authority(tmp_path / last, domain, FakeClock(), None)
+        assert made.trust_domain == domain
+        name = x509.load_der_x509_certificate(made.root_der).subject.rfc4514_string()
+        assert len(name.removeprefix("CN=")) == 64
+        names.add(name)
+    assert len(names) == 2
+
+
+def test_the_directory_holds_five_files_and_no_open_secret(tmp_path: Path, authority: Authority):
+    """Keys are their owner's alone, and sealed where there is a passphrase."""
+    directory = tmp_path / "ca"
+    assert {path.name for path in directory.iterdir()} == FILES
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    for path in directory.glob("*-key.pem"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert sealed.is_sealed(path.read_bytes())
+    assert authority.sealed
+    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
+
+
+def test_without_a_passphrase_the_keys_are_open_and_say_so(tmp_path: Path):
+    """A newcomer may do that; status tells."""
+    made = create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    assert not made.sealed
+    assert (tmp_path / "ca" / "root-key.pem").read_bytes().startswith(b"This key is not sealed")
+
+
+def test_the_keys_that_were_made_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nothing holds the root's key once it has signed; the issuing key that signs was read back from its file."""
+    keys, generate = [], ec.generate_private_key
+    monkeypatch.setattr(ec, "generate_private_key", lambda curve: keys.append(generate(curve)) or keys[-1])
+    made = create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    gc.collect()
+    nobodys = [object(), object()]
+    assert [sys.getrefcount(key) for key in keys] == [sys.getrefcount(one) for one in nobodys]
+    assert made.signer
+
+
+def test_nothing_of_a_key_is_shown(authority: Authority):
+    """The whole authority can be printed."""
+    assert isinstance(authority.signer, KeySigner)
+    number = authority.signer._key.private_numbers().private_value
+    assert f"{number:x}" not in repr(authority)
+    assert str(number) not in repr(authority)
+
+
+# --- opening
+
+
+async def test_the_second_start_finds_the_same(tmp_path: Path, authority: Authority):
+    """Certificates, list and key are those of the first; the bundle is the root, the chain the issuing authority."""
+    again = open_authority(tmp_path / "ca", DOMAIN, PASSPHRASE)
+    assert (again.root_der, again.issuing_der) == (authority.root_der, authority.issuing_der)
+    assert (again.root_crl_pem, again.issuer_facts) == (authority.root_crl_pem, authority.issuer_facts)
+    assert again.signer.public_key_der == authority.signer.public_key_der
+    verify(await again.signer.sign(b"m"), b"m", authority.issuer_facts.public_key_der)
+    assert pem_certificates(again.bundle_pem) == (again.root_der,)
+    assert pem_certificates(again.chain_pem) == (again.issuing_der,)
+
+
+def test_the_roots_key_can_be_taken_away(tmp_path: Path, authority: Authority):
+    """An authority opens without it."""
+    (tmp_path / "ca" / "root-key.pem").unlink()
+    assert open_authority(tmp_path / "ca", DOMAIN, PASSPHRASE).root_der == authority.root_der
+
+
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize("name", ["root-key.pem", "issuing-key.pem"])
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str):
+    """Also the root's, which is not even read."""
+    (tmp_path / "ca" / name).chmod(0o644)
+    with pytest.raises(BadInput, match="others can read") as caught:
+        open_authority(tmp_path / "ca", DOMAIN, PASSPHRASE)
+    assert caught.value.file.endswith(name)
+
+
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize("name", sorted(FILES - {"root-key.pem"}))
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage", "foreign"])
+def test_a_file_that_is_damaged_or_not_ours_is_named(tmp_path: Path, name: str, damage: str):
+    """Each file that counts, in each way that it can be wrong."""
+    path = tmp_path / "ca" / name
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "foreign":
+        create_authority(tmp_path / "other", DOMAIN, FakeClock(), PASSPHRASE)
+        path.write_bytes((tmp_path / "other" / name).read_bytes())
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "garbage": os.urandom(500)}[damage])
+    with pytest.raises(BadInput) as caught:
+        open_authority(tmp_path / "ca", DOMAIN, PASSPHRASE)
+    # A foreign root is found where the first file does not fit to it.
+    named = "issuing.pem" if (name, damage) == ("root.pem", "foreign") else name
+    assert caught.value.file == str(tmp_path / "ca" / named)
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_second_certificate_in_a_file_is_refused(tmp_path: Path):
+    """What is appended to a root would be trusted by nobody and looked at by somebody."""
+    path = tmp_path / "ca" / "root.pem"
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(BadInput, match="more than one"):
+        open_authority(tmp_path / "ca", DOMAIN, PASSPHRASE)
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_leaf_in_the_place_of_the_issuing_authority_is_refused(tmp_path: Path, authority: Authority):
+    """It was signed by our own key, and is no authority."""
+    (tmp_path / "ca" / "issuing.pem").write_text(pem(asyncio.run(leaf_of(authority))))
+    with pytest.raises(BadInput) as caught:
+        open_authority(tmp_path / "ca", DOMAIN, PASSPHRASE)
+    assert caught.value.file.endswith("issuing.pem")
+
+
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize("passphrase", [None, Passphrase(b"a wrong passphrase, as long")], ids=["none", "wrong"])
+def test_the_wrong_passphrase_is_told_with_the_file(tmp_path: Path, passphrase: Passphrase | None):
+    """The issuing key is what it is for."""
+    with pytest.raises(BadInput) as caught:
+        open_authority(tmp_path / "ca", DOMAIN, passphrase)
+    assert caught.value.file.endswith("issuing-key.pem")
+
+
+@pytest.mark.usefixtures("authority")
+def test_the_authority_of_another_trust_domain_is_refused(tmp_path: Path):
+    """A directory that was mixed up does not become this installation's authority."""
+    with pytest.raises(BadInput, match=r"of example\.org, not of example\.com"):
+        open_authority(tmp_path / "ca", TrustDomain("example.com"), PASSPHRASE)
+
+
+# --- making it, whole or not at all
+
+
+@pytest.mark.usefixtures("authority")
+def test_what_is_there_is_never_made_again(tmp_path: Path):
+    """A second creation is refused, and changes nothing."""
+    before = {path.name: path.read_bytes() for path in (tmp_path / "ca").iterdir()}
+    with pytest.raises(BadInput, match="already"):
+        create_authority(tmp_path / "ca", DOMAIN, FakeClock(), PASSPHRASE)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "ca").iterdir()} == before
+
+
+@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "failed"])
+def test_a_creation_that_ends_half_way_leaves_nothing_and_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, killed: bool
+):
+    """After each file: the directory is not there, and the next call clears what a killed process left."""
+    write, written = files.write, []
+
+    def failing(path: Path, data: bytes, mode: int = 0o644) -> None:
+        if len(written) == step:
+            raise KeyboardInterrupt
+        write(path, data, mode)
+        written.append(path)
+
+    monkeypatch.setattr(files, "write", failing)
+    if killed:
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ([".ca.new"] if killed else [])
+    assert create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None).trust_domain == DOMAIN
+    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
+
+
+def test_a_process_killed_while_creating_leaves_a_whole_authority_or_none(tmp_path: Path):
+    """A real kill, just before the rename."""
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from handfast.base.spiffe import TrustDomain\n"
+        "from handfast.io import authorities, clock\n"
+        "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "authorities.create_authority(Path(sys.argv[1]), TrustDomain('example.org'), clock.SystemClock(), None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "ca")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".ca.new"]
+    assert stat.S_IMODE((tmp_path / ".ca.new").stat().st_mode) == 0o700
+    assert create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
+
+
+def test_two_processes_do_not_make_one_authority_together(tmp_path: Path):
+    """Whoever comes second is told to try again."""
+    holder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="another process"):
+            create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    finally:
+        os.close(holder)
+    assert create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+
+
+def test_an_empty_directory_that_is_there_is_used(tmp_path: Path):
+    """Whoever made it for us, with whatever mode, gets it filled and private."""
+    (tmp_path / "ca").mkdir(0o755)
+    create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    assert stat.S_IMODE((tmp_path / "ca").stat().st_mode) == 0o700
+
+
+def test_a_file_in_the_place_is_refused(tmp_path: Path):
+    """The error names it, and nothing is left beside it."""
+    (tmp_path / "ca").write_bytes(b"")
+    with pytest.raises(BadInput) as caught:
+        create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    assert caught.value.file == str(tmp_path / "ca")
+    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
+
+
+# --- revocation lists
+
+
+async def test_a_list_is_signed_by_the_issuing_authority(authority: Authority):
+    """PEM, with its number, for seven days, with each revocation."""
+    one = Revoked(
+        serial=hex_serial(77),
+        fingerprint="",
+        at=START,
+        reason=RevocationReason.SUPERSEDED,
+        not_after=START + timedelta(days=1),
+    )
+    text = await authority.crl([one], 12, START)
+    listed = x509.load_pem_x509_crl(text.encode())
+    issuing = x509.load_der_x509_certificate(authority.issuing_der)
+    key = issuing.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert listed.is_signature_valid(key)
+    assert listed.issuer == issuing.subject
+    assert listed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 12
+    assert [entry.serial_number for entry in listed] == [77]
+    assert listed.next_update_utc == whole_second(START) + timedelta(days=7)
+
+
+async def test_a_list_with_another_keys_signature_is_not_given_out(authority: Authority):
+    """A signer that uses another key is found out here, not by every gateway."""
+    wrong = Authority(
+        trust_domain=DOMAIN,
+        root_der=authority.root_der,
+        root_crl_pem=authority.root_crl_pem,
+        issuing_der=authority.issuing_der,
+        issuer_facts=authority.issuer_facts,
+        signer=KeySigner(ec.generate_private_key(ec.SECP256R1())),
+        sealed=False,
+    )
+    with pytest.raises(Unavailable, match="not the issuing authority's"):
+        await wrong.crl((), 1, START)
+
+
+def test_the_roots_list_is_empty_and_counts_as_long_as_the_root(authority: Authority):
+    """So that every certificate of a chain has a list, for as long as there is a chain."""
+    listed = x509.load_pem_x509_crl(authority.root_crl_pem.encode())
+    root = x509.load_der_x509_certificate(authority.root_der)
+    assert len(listed) == 0
+    assert listed.next_update_utc == root.not_valid_after_utc
+    assert listed.issuer == root.subject
+
+
+# --- OpenSSL's opinion
+
+
+def openssl(*arguments: str | Path) -> str:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)
+    return f"{done.returncode} {done.stdout} {done.stderr}"
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> tuple[Path, Authority, bytes]:
+    """Give a directory with an authority of now, a leaf and a list of nothing."""
+    now = datetime.now(UTC)
+    authority = create_authority(tmp_path / "ca", DOMAIN, FakeClock(now), None)
+    der = await leaf_of(authority, now=now)
+    (tmp_path / "leaf.pem").write_text(pem(der))
+    (tmp_path / "issuing.crl.pem").write_text(await authority.crl((), 1, now))
+    return tmp_path, authority, der
+
+
+@pytest.mark.debian("openssl")
+@pytest.mark.parametrize("purpose", ["sslclient", "sslserver"])
+def test_openssl_verifies_a_chain(lab: tuple[Path, Authority, bytes], purpose: str):
+    """Strictly, with both lists, for a client and for a server."""
+    directory, _, _ = lab
+    ca = directory / "ca"
+    chain = ("-CAfile", ca / "root.pem", "-untrusted", ca / "issuing.pem")
+    lists = ("-crl_check_all", "-CRLfile", ca / "root.crl.pem", "-CRLfile", directory / "issuing.crl.pem")
+    strict = ("-x509_strict", "-purpose", purpose, "-verify_hostname", "payments.internal")
+    assert openssl("verify", *chain, directory / "leaf.pem").startswith("0 ")
+    assert openssl("verify", *chain, *lists, *strict, directory / "leaf.pem").startswith("0 ")
+
+
+@pytest.mark.debian("openssl")
+async def test_openssl_refuses_a_certificate_that_the_list_names(lab: tuple[Path, Authority, bytes]):
+    """A revocation in our list is one for everybody."""
+    directory, authority, der = lab
+    seen, now = facts(der), datetime.now(UTC)
+    one = Revoked(
+        serial=seen.serial,
+        fingerprint=seen.fingerprint,
+        at=now,
+        reason=RevocationReason.KEY_COMPROMISE,
+        not_after=seen.window.not_after,
+    )
+    (directory / "issuing.crl.pem").write_text(await authority.crl([one], 2, now))
+    ca = directory / "ca"
+    lists = ("-crl_check_all", "-CRLfile", ca / "root.crl.pem", "-CRLfile", directory / "issuing.crl.pem")
+    told = openssl(
+        "verify", "-CAfile", ca / "root.pem", "-untrusted", ca / "issuing.pem", *lists, directory / "leaf.pem"
+    )
+    assert "certificate revoked" in told
+
+
+@pytest.mark.debian("openssl")
+def test_openssl_prints_what_a_leaf_says(lab: tuple[Path, Authority, bytes]):
+    """Names and usages as another implementation reads them."""
+    told = openssl("x509", "-in", lab[0] / "leaf.pem", "-noout", "-text")
+    for line in (
+        "Version: 3",
+        "Issuer: CN = Handfast issuing CA example.org",
+        "Subject: CN = payments",
+        "CA:FALSE",
+        "Digital Signature",
+        "TLS Web Client Authentication, TLS Web Server Authentication",
+        "URI:spiffe://example.org/payments, DNS:payments.internal",
+        "ecdsa-with-SHA256",
+    ):
+        assert line in told
+    assert told.count("critical") == 2
+
+
+async def test_a_leaf_and_its_issuer_are_refused_by_time_alone(authority: Authority):
+    """An authority that has expired opens, and issues nothing."""
+    late = authority.issuer_facts.window.not_after
+    outcome = plan(request(), authority.issuer_facts, workload=None, now=late, serial=serial_from(bytes(20)))
+    assert isinstance(outcome, Refusal)

@@ -1,0 +1,59 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+START = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
+
+
+class FakeClock:
+    """The `Clock` of tests: `advance` moves the time and wakes, in order, whoever's sleep is over."""
+
+    def __init__(self, now: datetime = START) -> None:
+        """Stand at ``now``."""
+        self._now = now
+        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime:
+        """Give the time that was set last."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock was moved that far. No time at all is one turn of the loop, as it is in real life."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        sleeper = (self._now + timedelta(seconds=seconds), asyncio.get_running_loop().create_future())
+        self._sleepers.append(sleeper)
+        try:
+            await sleeper[1]
+        finally:
+            self._sleepers.remove(sleeper)
+
+    @property
+    def sleepers(self) -> int:
+        """How many wait."""
+        return len(self._sleepers)
+
+    async def advance(self, seconds: float) -> None:
+        """Move the clock, stopping at the end of each sleep on the way, so that who wakes sees the time it slept for."""
+        end = self._now + timedelta(seconds=seconds)
+        await _settle()
+        while due := sorted((s for s in self._sleepers if s[0] <= end and not s[1].done()), key=lambda s: s[0]):
+            until, future = due[0]
+            self._now = max(self._now, until)
+            future.set_result(None)
+            await _settle()
+        self._now = end
+
+    def set(self, now: datetime) -> None:
+        """Set the time without waking anybody, also backwards, as an administrator would."""
+        self._now = now
+
+
+async def _settle() -> None:
+    """Let whoever can run do so; a woken task may take a few turns until it sleeps again."""
+    for _ in range(10):
+        await asyncio.sleep(0)
