@@ -107,5 +107,7 @@ identities = st.builds(SpiffeId, domains, st.sampled_from(NAMES).map(lambda name
 refusals = st.sampled_from((Reason.CERT_EXPIRED, Reason.REVOKED, Reason.IDENTITY_FOREIGN_DOMAIN)).map(Refusal)
 visitors: st.SearchStrategy[Visitor] = st.one_of(identities, identities, refusals, st.none())
 requests = st.builds(
-    Request, st.sampled_from((*METHODS, "get")), st.sampled_from((*PATHS, "/v1/", "//", "/.well-known/jwks.json", "/else"))
+    Request,
+    st.sampled_from((*METHODS, "get")),
+    st.sampled_from((*PATHS, "/v1/", "//", "/.well-known/jwks.json", "/else")),
 )

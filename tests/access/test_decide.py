@@ -110,10 +110,10 @@ def test_a_decision_is_no_truth_value():
 
 
 @given(some.hosts(), some.visitors, some.requests, st.randoms())
-def test_order_never_changes_a_decision(where, visitor, request, random):
+def test_order_never_changes_a_decision(where: Host, visitor: Visitor, request: Request, random: Random):
     """However routes and rules are shuffled, the decision is the same."""
 
-    def shuffled(items):
+    def shuffled(items: Sequence[Any]):
         return tuple(random.sample(items, len(items)))
 
     def shuffle(one: Route) -> Route:
@@ -125,7 +125,7 @@ def test_order_never_changes_a_decision(where, visitor, request, random):
 
 
 @given(some.hosts(), some.visitors, some.requests, some.rules, st.integers(0, 3))
-def test_adding_a_deny_never_allows(where, visitor, request, rule, at):
+def test_adding_a_deny_never_allows(where: Host, visitor: Visitor, request: Request, rule: Rule, at: int):
     """One deny more, on any route, lets nothing be allowed that was not."""
     at %= len(where.routes)
     stricter = replace(where.routes[at], deny=(*where.routes[at].deny, rule))
@@ -134,7 +134,7 @@ def test_adding_a_deny_never_allows(where, visitor, request, rule, at):
 
 
 @given(some.hosts(), some.visitors, some.requests, some.rules, st.integers(0, 3))
-def test_adding_an_allow_never_denies(where, visitor, request, rule, at):
+def test_adding_an_allow_never_denies(where: Host, visitor: Visitor, request: Request, rule: Rule, at: int):
     """One allow more, on any route, takes nothing from anybody."""
     at %= len(where.routes)
     one = where.routes[at]
@@ -144,7 +144,7 @@ def test_adding_an_allow_never_denies(where, visitor, request, rule, at):
 
 
 @given(some.hosts(), some.visitors, some.requests)
-def test_nothing_is_allowed_without_an_allow(where, visitor, request):
+def test_nothing_is_allowed_without_an_allow(where: Host, visitor: Visitor, request: Request):
     """With all allows taken away only the session keys can be had; and what is allowed names the rule that allowed it."""
     closed = replace(where, routes=tuple(replace(one, allow=()) for one in where.routes))
     decision = decide(closed, visitor, request)
@@ -154,14 +154,14 @@ def test_nothing_is_allowed_without_an_allow(where, visitor, request):
 
 
 @given(some.hosts(), some.refusals, some.requests)
-def test_a_bad_certificate_is_never_waved_through(where, refusal, request):
+def test_a_bad_certificate_is_never_waved_through(where: Host, refusal: Refusal, request: Request):
     """A refused certificate is refused with its own reason, on every route and in every mode."""
     decision = decide(where, refusal, request)
     assert (decision.passes, decision.status, decision.reason) == (False, 403, refusal.reason)
 
 
 @given(some.hosts(), some.visitors, some.requests)
-def test_a_replay_is_identical(where, visitor, request):
+def test_a_replay_is_identical(where: Host, visitor: Visitor, request: Request):
     """The same question has the same answer, and it never passes without a route but for the session keys."""
     decision = decide(where, visitor, request)
     assert decision == decide(where, visitor, request)

@@ -22,7 +22,11 @@ from handfast.trust.facts import CertificateFacts, facts
 OWN = TrustDomain("example.org")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SIGNER = ec.generate_private_key(ec.SECP256R1())
-CLIENT, SERVER, ANY = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+CLIENT, SERVER, ANY = (
+    ExtendedKeyUsageOID.CLIENT_AUTH,
+    ExtendedKeyUsageOID.SERVER_AUTH,
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+)
 
 GOOD = CertificateFacts(
     subject="CN=payments",
@@ -99,7 +103,7 @@ def reason(seen: CertificateFacts) -> Reason | None:
         ({"uris": ("spiffe://example.org.evil/a",)}, Reason.IDENTITY_FOREIGN_DOMAIN),
     ],
 )
-def test_real_certificates(made, expected):
+def test_real_certificates(made: dict[str, Any], expected: Reason | None):
     """A real certificate has an identity, or the reason why not."""
     assert reason(leaf(SIGNER, **made)) is expected
 
@@ -114,7 +118,7 @@ def test_real_certificates(made, expected):
     ],
     ids=["P-384", "P-521", "secp256k1", "rsa-1024"],
 )
-def test_real_keys(key, expected):
+def test_real_keys(key: Any, expected: Reason | None):
     """The kind of key counts as it is read from a real certificate."""
     assert reason(leaf(key)) is expected
 
@@ -133,13 +137,13 @@ def test_real_keys(key, expected):
         ({"signature_hash": "sha512"}, None),
     ],
 )
-def test_keys_and_signatures(key, expected):
+def test_keys_and_signatures(key: Any, expected: Reason | None):
     """What is not known to be strong is refused."""
     assert reason(replace(GOOD, **key)) is expected
 
 
 @given(st.sets(st.sampled_from(range(len(FAULTS)))))
-def test_the_first_fault_is_named(chosen):
+def test_the_first_fault_is_named(chosen: set[int]):
     """Of several faults the first of the fixed order is told, whatever else is wrong."""
     seen = GOOD
     for at in sorted(chosen, reverse=True):
@@ -148,7 +152,7 @@ def test_the_first_fault_is_named(chosen):
 
 
 @given(st.text(), st.sampled_from([{OWN}, set(), {TrustDomain("partner.org")}]))
-def test_any_text_is_an_identity_or_refused(uri, trust):
+def test_any_text_is_an_identity_or_refused(uri: str, trust: set[TrustDomain]):
     """Whatever stands in a URI SAN, the outcome is a refusal or the identity that it spells, of a trusted domain."""
     outcome = identify(replace(GOOD, uri_sans=(uri,)), trust=trust)
     assert isinstance(outcome, Refusal) or (str(outcome) == uri and outcome.trust_domain in trust)
@@ -173,7 +177,7 @@ def test_the_identity_is_the_one_written():
         (NOW, {"cd" * 32}, None),
     ],
 )
-def test_standing(moment, revoked, expected):
+def test_standing(moment: datetime, revoked: set[str], expected: Reason | None):
     """Revocation is told before expiry, and a certificate has ended as its last second begins."""
     outcome = standing(GOOD, revoked=revoked, now=moment)
     assert (outcome.reason if outcome else None) is expected

@@ -31,14 +31,15 @@ MEASURED = {
 }  # fmt: skip
 targets = st.one_of(
     st.text(max_size=40),
-    st.lists(st.sampled_from(["/", ".", "..", "%2e", "%2", "%", "2", "e", ";", "\\", "a", "%65", "%32", "?", "<"]), max_size=20).map(
-        lambda parts: "/" + "".join(parts)
-    ),
+    st.lists(
+        st.sampled_from(["/", ".", "..", "%2e", "%2", "%", "2", "e", ";", "\\", "a", "%65", "%32", "?", "<"]),
+        max_size=20,
+    ).map(lambda parts: "/" + "".join(parts)),
 )
 
 
 @pytest.mark.parametrize(("target", "expected"), MEASURED.items())
-def test_what_envoy_does(target, expected):
+def test_what_envoy_does(target: str, expected: str | None):
     """Each measured target has the path that Envoy gave it, and a refusal where Envoy answered 400."""
     path = normalise(target)
     assert (None if isinstance(path, Refusal) else path) == expected
@@ -46,7 +47,7 @@ def test_what_envoy_does(target, expected):
 
 
 @given(targets)
-def test_a_path_is_safe_to_match(target):
+def test_a_path_is_safe_to_match(target: str):
     """Any text is refused, or a printable path from the root that has no dot segment, query or escaped slash left."""
     path = normalise(target)
     if isinstance(path, Refusal):
@@ -57,7 +58,7 @@ def test_a_path_is_safe_to_match(target):
 
 
 @given(targets, st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#")))
-def test_a_query_changes_nothing(target, query):
+def test_a_query_changes_nothing(target: str, query: str):
     """What follows the question mark has no say in the path."""
     path = normalise(target)
     if not isinstance(path, Refusal):

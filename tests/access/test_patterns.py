@@ -23,7 +23,7 @@ from tests.access.strategies import OTHER, OWN
         ("spiffe://example.org/anyone", IdentityPattern(OWN, "anyone")),
     ],
 )
-def test_what_a_pattern_means(text, pattern):
+def test_what_a_pattern_means(text: str, pattern: IdentityPattern):
     """Each form means what the world file's reference says."""
     assert parse_pattern(text, own=OWN) == pattern
 
@@ -36,21 +36,21 @@ def test_what_a_pattern_means(text, pattern):
         "spiffe://*/a", "https://example.org/a", "a" * 3000,
     ],
 )  # fmt: skip
-def test_what_is_no_pattern(text):
+def test_what_is_no_pattern(text: str):
     """What could be read in two ways, or matches nothing, is refused."""
     with pytest.raises(BadInput):
         parse_pattern(text, own=OWN)
 
 
 @given(some.patterns)
-def test_a_pattern_is_read_as_it_was_written(pattern):
+def test_a_pattern_is_read_as_it_was_written(pattern: IdentityPattern):
     """Both ways to write a pattern read back to it."""
     assert parse_pattern(pattern_text(pattern, own=OWN), own=OWN) == pattern
     assert parse_pattern(str(pattern), own=OTHER) == pattern
 
 
 @given(st.text(alphabet="ab/*.:-", max_size=12), some.identities)
-def test_a_pattern_matches_what_it_spells(text, identity):
+def test_a_pattern_matches_what_it_spells(text: str, identity: SpiffeId):
     """Any text is refused, or a pattern whose own name, or one below it, is what it matches."""
     try:
         pattern = parse_pattern(text, own=OWN)

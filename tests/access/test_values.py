@@ -52,13 +52,13 @@ BAD = {
 
 
 @pytest.mark.parametrize(("read", "text", "expected"), GOOD)
-def test_what_a_value_may_be(read, text, expected):
+def test_what_a_value_may_be(read: Callable[[str], object], text: str, expected: object):
     """Each of these texts is read, and to this."""
     assert read(text) == expected
 
 
 @pytest.mark.parametrize(("read", "text"), [(read, text) for read, texts in BAD.items() for text in texts])
-def test_what_a_value_may_not_be(read, text):
+def test_what_a_value_may_not_be(read: Callable[[str], object], text: str):
     """Each of these texts is refused, with a sentence that does not grow with it."""
     with pytest.raises(BadInput) as caught:
         read(text)
@@ -66,7 +66,7 @@ def test_what_a_value_may_not_be(read, text):
 
 
 @given(st.sampled_from(list(BAD)), st.one_of(st.text(), st.from_regex(r"\A(http://|/|\[)?[0-9a-z:./\[\]]{0,20}\Z")))
-def test_any_text_is_read_or_refused(read, text):
+def test_any_text_is_read_or_refused(read: Callable[[str], object], text: str):
     """No text leads to another error, and a text that is read is not one with a line break in it."""
     try:
         read(text)
@@ -76,7 +76,7 @@ def test_any_text_is_read_or_refused(read, text):
 
 
 @given(some.upstreams, st.sampled_from(some.LISTENS), st.integers(5, 397 * 86400))
-def test_what_is_written_is_read_back(upstream, listen, seconds):
+def test_what_is_written_is_read_back(upstream: Upstream, listen: Listen, seconds: int):
     """Upstreams, addresses and durations are read to what they were written from."""
     assert values.upstream(str(upstream)) == upstream
     assert values.listen(str(listen)) == listen
@@ -84,7 +84,7 @@ def test_what_is_written_is_read_back(upstream, listen, seconds):
 
 
 @given(st.from_regex(values.PATH_PATTERN, fullmatch=True))
-def test_a_route_can_be_reached(text):
+def test_a_route_can_be_reached(text: str):
     """A path that a route may have is one that a request for it arrives with."""
     try:
         path = values.path(text)

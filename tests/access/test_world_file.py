@@ -40,7 +40,7 @@ def expected(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted(WORLDS.glob("bad-*.yaml")), ids=lambda path: path.stem)
-def test_a_bad_world_is_refused(path):
+def test_a_bad_world_is_refused(path: Path):
     """Each bad world is refused with its line, key, message and remedy."""
     text = path.read_text()
     with pytest.raises(BadInput) as caught:
@@ -49,7 +49,7 @@ def test_a_bad_world_is_refused(path):
 
 
 @pytest.mark.parametrize("path", sorted(WORLDS.glob("good-*.yaml")), ids=lambda path: path.stem)
-def test_a_good_world_survives_its_canonical_form(path):
+def test_a_good_world_survives_its_canonical_form(path: Path):
     """Each good world is read, and its canonical form is an equal world with the same digest."""
     world = parse_world(path.read_text())
     assert parse_world(json.dumps(document(world))) == world
@@ -93,7 +93,7 @@ def test_everything_is_read():
 
 
 @given(some.worlds())
-def test_every_world_survives_its_canonical_form(world):
+def test_every_world_survives_its_canonical_form(world: World):
     """Whatever a world says, it is read back from JSON and from YAML; two hosts that cannot both listen are refused."""
     try:
         read = parse_world(json.dumps(document(world)))
@@ -105,7 +105,7 @@ def test_every_world_survives_its_canonical_form(world):
 
 
 @given(some.worlds(), some.worlds())
-def test_worlds_differ_as_their_canonical_forms_do(one, other):
+def test_worlds_differ_as_their_canonical_forms_do(one: World, other: World):
     """Nothing that a world says is lost in its canonical form."""
     assert (document(one) == document(other)) == (one == other)
 
@@ -133,7 +133,7 @@ def test_a_digest_names_the_content():
 
 
 @pytest.mark.parametrize("word", ["off", "OFF", "false", "'off'"])
-def test_off_is_off_in_every_yaml(word):
+def test_off_is_off_in_every_yaml(word: str):
     """A certificate mode that a YAML 1.1 writer took for a boolean is still off; nothing else looser than that is."""
     text = HOST.replace("listen: 8443", f"listen: 8443, clients: {{certificate: {word}}}")
     if word == "OFF":
@@ -155,7 +155,7 @@ def test_off_is_off_in_every_yaml(word):
         (("'[::1]:8443'", "'[::]:8443'"), True),
     ],
 )
-def test_two_hosts_can_listen_or_not(listens, clash):
+def test_two_hosts_can_listen_or_not(listens: tuple[str, str], clash: bool):
     """One port of all addresses and the same port of one address cannot be had together."""
     host = "{listen: %s, routes: [{path: /, upstream: 'http://a', allow: anyone}]}"
     text = f"trust_domain: example.org\nhosts: {{a.org: {host % listens[0]}, b.org: {host % listens[1]}}}"
@@ -191,7 +191,7 @@ def test_counts_are_bounded():
     assert len(parse_world(world(workloads="{" + many("wN: {}", 300) + "}")).workloads) == 300
 
 
-def test_what_agents_could_not_read_is_refused(monkeypatch):
+def test_what_agents_could_not_read_is_refused(monkeypatch: pytest.MonkeyPatch):
     """A world whose canonical form is over the bound is refused, as it would be when it is read again."""
     monkeypatch.setattr(world_file, "MAX_BYTES", len(json.dumps(document(parse_world(HOST)))))
     parse_world(HOST)
@@ -210,7 +210,7 @@ def test_what_agents_could_not_read_is_refused(monkeypatch):
     ),
     max_leaves=20,
 ))  # fmt: skip
-def test_any_document_is_read_or_refused(tree):
+def test_any_document_is_read_or_refused(tree: object):
     """Whatever the values are, there is a world or a BadInput that names its line."""
     try:
         world = parse_world(json.dumps({"trust_domain": "example.org", **tree} if isinstance(tree, dict) else tree))

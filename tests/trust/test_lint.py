@@ -101,11 +101,13 @@ def test_a_serial_that_is_too_short_or_too_long_is_found(serial: int):
     assert findings(leaf.tbs(plan), plan) & {"serial", "bytes"}
 
 
-def test_a_window_outside_the_issuers_is_found():
-    """Planned or not, a leaf lives within its issuer."""
+@pytest.mark.parametrize(("later", "earlier"), [(0, 1), (1, 0)])
+def test_a_window_outside_the_issuers_is_found(later: int, earlier: int):
+    """Planned or not, a leaf lives within its issuer: one second at either end is too much."""
     plan = good()
-    short = replace(plan.issuer, window=Window(plan.window.not_before, plan.window.not_after - timedelta(seconds=1)))
-    plan = replace(plan, issuer=short)
+    begin, end = plan.window.not_before, plan.window.not_after
+    short = Window(begin + timedelta(seconds=later), end - timedelta(seconds=earlier))
+    plan = replace(plan, issuer=replace(plan.issuer, window=short))
     assert findings(leaf.tbs(plan), plan) == {"window"}
 
 

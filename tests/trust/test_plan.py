@@ -95,6 +95,15 @@ def test_what_is_not_a_csr_is_bad_input(data: bytes):
         read_csr(data)
 
 
+def test_a_csr_that_is_too_large_is_not_even_parsed():
+    """A good request with a lot of text before it is one byte too much."""
+    text = x509.load_der_x509_csr(csr_der(private_key())).public_bytes(Encoding.PEM)
+    filling = b"x" * (16 * 1024 - len(text) - 1) + b"\n"
+    assert isinstance(read_csr(filling + text), CsrFacts)
+    with pytest.raises(BadInput, match="larger"):
+        read_csr(b"x" + filling + text)
+
+
 def test_a_csr_of_a_version_that_does_not_exist_is_bad_input():
     """The library raises this apart from its other errors."""
     version_1, version_4 = b"\x02\x01\x00", b"\x02\x01\x03"

@@ -54,7 +54,7 @@ def _workload() -> Schema:
         "1h",
         "7d",
     )
-    return {**_object("A workload.", {"dns": names, "ttl": ttl}, []), "type": ["object", "null"]}
+    return _or_nothing(_object("A workload.", {"dns": names, "ttl": ttl}, []))
 
 
 def _host() -> Schema:
@@ -90,9 +90,9 @@ def _clients() -> Schema:
         "enum": [*(mode.value for mode in CertificateMode), False],
         "default": CertificateMode.REQUIRED.value,
     }
-    return _object(
+    return _or_nothing(_object(
         "Whose certificates count, and whether one is asked for.", {"trust": trust, "certificate": certificate}, []
-    )
+    ))
 
 
 def _route() -> Schema:
@@ -117,7 +117,7 @@ def _route() -> Schema:
             },
             "headers": {
                 "description": "Request headers for the service, with what of the client's certificate they carry.",
-                "type": "object",
+                "type": ["object", "null"],
                 "propertyNames": {"pattern": _whole(values.HEADER_PATTERN), "maxLength": values.MAX_TOKEN_BYTES},
                 "additionalProperties": {"enum": [carries.value for carries in IdentityField]},
                 "maxProperties": host_file.MAX_HEADERS,
@@ -169,11 +169,16 @@ def _list(description: str, of: Schema, most: int) -> Schema:
 def _named(description: str, name: str, of: Schema, most: int) -> Schema:
     return {
         "description": description,
-        "type": "object",
+        "type": ["object", "null"],
         "propertyNames": {"pattern": _whole(name)},
         "additionalProperties": of,
         "maxProperties": most,
     }
+
+
+def _or_nothing(plain: Schema) -> Schema:
+    """Let an empty value stand for an empty mapping, as the parser does."""
+    return {**plain, "type": [plain["type"], "null"]}
 
 
 def _object(description: str, properties: Schema, required: Collection[str]) -> Schema:

@@ -99,7 +99,9 @@ def _entries(node: Node | None, most: int) -> Mapping[str, Node]:
 def _refuse_large(world: World, file: str) -> None:
     """Refuse what could be read once and not again: agents get the canonical form, and the same bound holds there."""
     if len(json.dumps(document(world))) > MAX_BYTES:
-        raise BadInput("with its defaults written out it is larger than 1 MiB", file=file, hint="split it, or merge rules")
+        raise BadInput(
+            "with its defaults written out it is larger than 1 MiB", file=file, hint="split it, or merge rules"
+        )
 
 
 # Workloads

@@ -188,7 +188,9 @@ def _key(event: yaml.Event, table: Place) -> str:
         raise place.error("a key is a single word", hint="there may be a '{', '[' or '?' too many")
     shown = event.value[:_SHOWN]
     if _is_plain(event) and not _is_text(event.value):
-        raise place.error(f"the key {shown!r} is not a text for every YAML reader", hint=f'put it in quotes: "{shown}"')
+        raise table.below(event.value, place.line).error(
+            f"the key {shown!r} is not a text for every YAML reader", hint=f'put it in quotes: "{shown}"'
+        )
     return str(event.value)
 
 

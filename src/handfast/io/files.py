@@ -144,8 +144,8 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
-    # Opened for its owner alone, then set to its mode: the umask could only take away from what open() is given.
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode & 0o700)
+    # Created with its mode, so that it is never more open; then set to it, as the umask may have taken some away.
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(handle, "wb") as file:
         os.fchmod(handle, mode)
         file.write(data)
