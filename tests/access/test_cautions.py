@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 
 from handfast.access.cautions import covers, warnings
-from handfast.access.policy import Open
+from handfast.access.policy import Open, Rule
+from handfast.access.world import World
 from handfast.access.world_file import parse_world
+from handfast.base.spiffe import SpiffeId
 from tests.access import strategies as some
 from tests.access.strategies import METHODS
 
 
-def world(route: str, *, certificate: str = "optional", workloads: str = "{payments: {}, team/a: {}}"):
+def world(route: str, *, certificate: str = "optional", workloads: str = "{payments: {}, team/a: {}}") -> World:
     return parse_world(
         f"trust_domain: example.org\nworkloads: {workloads}\n"
         f"hosts: {{a.org: {{listen: 1, clients: {{certificate: {certificate}}}, routes: [{{path: /v1, upstream: 'http://a', {route}}}]}}}}"

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 
 from handfast.access.changes import Change, Kind, changes
+from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from tests.access import strategies as some
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handfast.access.decide import Decision, Request, Visitor, decide
@@ -113,7 +116,7 @@ def test_a_decision_is_no_truth_value():
 def test_order_never_changes_a_decision(where: Host, visitor: Visitor, request: Request, random: Random):
     """However routes and rules are shuffled, the decision is the same."""
 
-    def shuffled(items: Sequence[Any]):
+    def shuffled(items: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(random.sample(items, len(items)))
 
     def shuffle(one: Route) -> Route:
@@ -143,6 +146,7 @@ def test_adding_an_allow_never_denies(where: Host, visitor: Visitor, request: Re
     assert decide(other, visitor, request).allowed >= decide(where, visitor, request).allowed
 
 
+@settings(max_examples=50)
 @given(some.hosts(), some.visitors, some.requests)
 def test_nothing_is_allowed_without_an_allow(where: Host, visitor: Visitor, request: Request):
     """With all allows taken away only the session keys can be had; and what is allowed names the rule that allowed it."""
@@ -153,6 +157,7 @@ def test_nothing_is_allowed_without_an_allow(where: Host, visitor: Visitor, requ
     assert not allowed.allowed or allowed.rule is not None
 
 
+@settings(max_examples=50)
 @given(some.hosts(), some.refusals, some.requests)
 def test_a_bad_certificate_is_never_waved_through(where: Host, refusal: Refusal, request: Request):
     """A refused certificate is refused with its own reason, on every route and in every mode."""
@@ -160,6 +165,7 @@ def test_a_bad_certificate_is_never_waved_through(where: Host, refusal: Refusal,
     assert (decision.passes, decision.status, decision.reason) == (False, 403, refusal.reason)
 
 
+@settings(max_examples=50)
 @given(some.hosts(), some.visitors, some.requests)
 def test_a_replay_is_identical(where: Host, visitor: Visitor, request: Request):
     """The same question has the same answer, and it never passes without a route but for the session keys."""

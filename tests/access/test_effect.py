@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from handfast.access.decide import Request, decide
 from handfast.access.effect import MOST_LINES, Shift, Traffic, Verdict, as_json, as_text, effect
+from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from handfast.base.reasons import Reason
 from tests.access import strategies as some
@@ -142,7 +143,7 @@ def test_the_json_face_has_all_of_it():
 def test_a_shift_is_a_decision_that_differs(old: World, new: World, seen: list[Traffic]):
     """Gains and losses are exactly the traffic whose passing differs between the worlds, and swapping them swaps the two."""
 
-    def passes(world, one: Traffic) -> bool:
+    def passes(world: World, one: Traffic) -> bool:
         if one.host not in world.hosts:
             return False
         if "://" in one.identity or " " in one.identity:

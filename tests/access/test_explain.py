@@ -5,9 +5,9 @@ import json
 import pytest
 from hypothesis import given
 
-from handfast.access.decide import Request, decide, weigh
+from handfast.access.decide import Request, Visitor, decide, weigh
 from handfast.access.explain import NEAREST, Explanation, as_json, as_text, explain
-from handfast.access.policy import JWKS_PATH
+from handfast.access.policy import JWKS_PATH, Host
 from handfast.access.world_file import parse_world
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
@@ -32,11 +32,11 @@ hosts:
 PAYMENTS = OWN.id("payments")
 
 
-def told(visitor, method="GET", path="/v1/ledger") -> Explanation:
+def told(visitor: Visitor, method: str = "GET", path: str = "/v1/ledger") -> Explanation:
     return explain(HOST, visitor, Request(method, path))
 
 
-def text(visitor, method="GET", path="/v1/ledger") -> str:
+def text(visitor: Visitor, method: str = "GET", path: str = "/v1/ledger") -> str:
     return as_text(told(visitor, method, path), own=OWN)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -57,7 +59,13 @@ FAULTS = [
 ]
 
 
-def leaf(key, *, ekus=(CLIENT,), uris=("spiffe://example.org/payments",), ca: bool = False) -> CertificateFacts:
+def leaf(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    *,
+    ekus: Sequence[x509.ObjectIdentifier] = (CLIENT,),
+    uris: Sequence[str] = ("spiffe://example.org/payments",),
+    ca: bool = False,
+) -> CertificateFacts:
     """Make a real certificate and read it."""
     builder = (
         x509.CertificateBuilder()
@@ -118,7 +126,7 @@ def test_real_certificates(made: dict[str, Any], expected: Reason | None):
     ],
     ids=["P-384", "P-521", "secp256k1", "rsa-1024"],
 )
-def test_real_keys(key: Any, expected: Reason | None):
+def test_real_keys(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, expected: Reason | None):
     """The kind of key counts as it is read from a real certificate."""
     assert reason(leaf(key)) is expected
 
@@ -137,7 +145,7 @@ def test_real_keys(key: Any, expected: Reason | None):
         ({"signature_hash": "sha512"}, None),
     ],
 )
-def test_keys_and_signatures(key: Any, expected: Reason | None):
+def test_keys_and_signatures(key: dict[str, Any], expected: Reason | None):
     """What is not known to be strong is refused."""
     assert reason(replace(GOOD, **key)) is expected
 

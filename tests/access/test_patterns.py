@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from handfast.access.patterns import parse_pattern, pattern_text
 from handfast.access.policy import IdentityPattern
 from handfast.base.refusal import BadInput
+from handfast.base.spiffe import SpiffeId
 from tests.access import strategies as some
 from tests.access.strategies import OTHER, OWN
 

@@ -10,6 +10,7 @@ from hypothesis import given
 
 from handfast.access.policy import CertificateMode, IdentityField, Open, RouteMode
 from handfast.access.schema import schema
+from handfast.access.world import World
 from handfast.access.world_file import document
 from tests.access import strategies as some
 

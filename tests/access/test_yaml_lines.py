@@ -31,7 +31,7 @@ trees = st.recursive(
 
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
-def _loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def _loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml_lines, "_LOADER", getattr(yaml, request.param))
 
 
@@ -108,7 +108,6 @@ def test_any_text_is_read_or_refused(text: str):
     """Whatever the text is, there is a tree or a BadInput, and the tree is the one that PyYAML sees."""
     try:
         node = parse_yaml(text)
-    except BadInput as error:
-        assert error.message
+    except BadInput:
         return
     assert plain(node) == yaml.load(text, Loader=yaml.BaseLoader)

@@ -90,9 +90,11 @@ def _clients() -> Schema:
         "enum": [*(mode.value for mode in CertificateMode), False],
         "default": CertificateMode.REQUIRED.value,
     }
-    return _or_nothing(_object(
-        "Whose certificates count, and whether one is asked for.", {"trust": trust, "certificate": certificate}, []
-    ))
+    return _or_nothing(
+        _object(
+            "Whose certificates count, and whether one is asked for.", {"trust": trust, "certificate": certificate}, []
+        )
+    )
 
 
 def _route() -> Schema:

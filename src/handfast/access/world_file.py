@@ -35,7 +35,7 @@ LATER: Mapping[str, str] = {
     "services": "remove it; for now a gateway in front of the service does its part: see 'hosts'",
 }
 LATER_OF_WORKLOADS: Mapping[str, str] = {
-    "selectors": "remove it; for now an operator issues certificates, or hands out join tokens",
+    "selectors": "remove it; for now an operator issues the certificates (handfast cert issue)",
 }
 
 

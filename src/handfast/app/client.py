@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from ssl import SSLContext
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -69,7 +69,7 @@ class Api:
         for client in (*self._retired, self._client):
             await client.aclose()
 
-    async def __aenter__(self) -> Api:
+    async def __aenter__(self) -> Self:
         """Give itself."""
         return self
 

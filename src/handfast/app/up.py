@@ -92,6 +92,7 @@ async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitS
     agent = build_agent(await _agent_config(config, server, api), clock)
     stack.push_async_callback(agent.stop)
     await agent.start()
+    server.more_metrics.append(agent.envoy_metrics)
     if is_demo:
         await _demo_client(config, clock, api, stack)
     await _wait_ready(server, agent)

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from handfast.base.events import ConnectionEnded, Event, HandshakeRefused, OfferedCertificate, RequestDenied, RequestReported
+from handfast.base.events import (
+    ConnectionEnded,
+    Event,
+    HandshakeRefused,
+    OfferedCertificate,
+    RequestDenied,
+    RequestReported,
+)
 from handfast.base.reasons import Reason
 
 

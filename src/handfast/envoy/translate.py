@@ -292,7 +292,7 @@ def _cel(expression: str) -> Resource:
 
 
 def _refused() -> Resource:
-    """Requests that the access check had a word on, and those that Envoy itself could not serve."""
+    """Match requests that the access check had a word on, and those that Envoy itself could not serve."""
     noted = {
         "metadata_filter": {
             "matcher": {"filter": "handfast", "path": [{"key": "code"}], "value": {"present_match": True}},

@@ -38,7 +38,7 @@ class Result:
 Committed = Callable[[list[Result]], None]
 
 
-class Conflict(Exception):  # noqa: N818 - what happened, not a fault
+class Conflict(Exception):
     """The database is not as the unit expected: the row is there already, or ``expect`` did not hold.
 
     Internal to `handfast.io`: who wrote the unit decides whether that is a refusal or a reason to read again.

@@ -25,11 +25,11 @@ from handfast.sdk.limits import Limits
 Describe = Callable[[asyncio.BaseTransport], dict[str, Any]]
 
 
-class _HeadTooLarge(Exception):  # noqa: N818 - it never leaves this module
+class _HeadTooLarge(Exception):
     """The head, or the trailers, weigh more than is allowed."""
 
 
-class _Pipelined(Exception):  # noqa: N818 - it never leaves this module
+class _Pipelined(Exception):
     """More requests wait behind the current one than is allowed."""
 
 

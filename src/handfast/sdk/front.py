@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -25,6 +24,8 @@ from handfast.sdk.limits import Limits
 from handfast.sdk.sockets import UnixListener, bind_tcp, bind_unix, peer_credentials
 
 GetContext: TypeAlias = Callable[[], ServerContext]
+App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application. Its libraries type scope and messages each in their own way."""
 Welcome: TypeAlias = Callable[[socket.socket], Awaitable[Awaitable[None]]]
 """Takes an accepted socket; done when it is a connection or none, and gives what is done when it is over."""
 
@@ -41,7 +42,7 @@ class Front:
 
     def __init__(
         self,
-        app: ASGI3Application,
+        app: App,
         *,
         on_failed_handshake: Callable[[FailedHandshake], None],
         limits: Limits | None = None,
@@ -197,7 +198,7 @@ class Front:
         return lambda: HttpConnection(self._config, self._state, self._limits, describe)
 
 
-def _config(app: ASGI3Application) -> Config:
+def _config(app: App) -> Config:
     """Tell uvicorn to believe no header about the client, to name itself nowhere, and to leave logging alone."""
 
     async def served(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401

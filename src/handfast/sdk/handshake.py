@@ -125,7 +125,7 @@ class _AlertingObject(ssl.SSLObject):
 _ATTEMPT: ContextVar[Attempt | None] = ContextVar("handfast_attempt", default=None)
 
 
-def _saw(tls: object, direction: str, version: int, content: int, kind: int, data: bytes) -> None:  # noqa: PLR0913, PLR0917 - CPython calls it so
+def _saw(tls: object, direction: str, version: int, content: int, kind: int, data: bytes) -> None:
     if content == _HANDSHAKE and isinstance(tls, _AlertingObject) and tls.attempt is not None:
         tls.attempt.saw(direction, version, kind, data)
 

@@ -20,7 +20,7 @@ _HOST_NAME = 0
 _LONGEST_NAME = 255
 
 
-class _Short(Exception):  # noqa: N818 - it never leaves this module
+class _Short(Exception):
     """The message ended too early."""
 
 

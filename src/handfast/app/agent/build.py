@@ -16,7 +16,14 @@ from handfast.app.agent.reporting import Reporter
 from handfast.app.agent.session import Sessions
 from handfast.app.client import Api
 from handfast.app.server.agents import GATEWAY_NAME
-from handfast.app.server.messages import AgentReport, CertificateAnswer, HostCertificateRequest, JoinRequest, Nothing, RenewRequest
+from handfast.app.server.messages import (
+    AgentReport,
+    CertificateAnswer,
+    HostCertificateRequest,
+    JoinRequest,
+    Nothing,
+    RenewRequest,
+)
 from handfast.base.reasons import Reason
 from handfast.base.refusal import HandfastError, Unavailable
 from handfast.base.spiffe import TrustDomain
@@ -27,7 +34,7 @@ from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.envoy_process import EnvoyProcess, Exit
 from handfast.io.files import private_directory, write
 from handfast.io.ports import Clock
-from handfast.sdk.contexts import RotatingSSLContext, client_context, anonymous_context
+from handfast.sdk.contexts import RotatingSSLContext, anonymous_context, client_context
 from handfast.sdk.front import Front
 from handfast.trust.facts import pem_certificates
 
@@ -121,6 +128,13 @@ class Agent:
         except TimeoutError:
             return False
         return True
+
+    async def envoy_metrics(self) -> bytes:
+        """Give what Envoy counts, in Prometheus' text format; nothing while Envoy does not answer."""
+        try:
+            return await self._admin.prometheus()
+        except Unavailable:
+            return b""
 
     async def failed(self) -> None:
         """Wait for as long as all parts run; a part that ends has failed, and its fault is raised here."""

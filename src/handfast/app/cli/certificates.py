@@ -34,7 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
-def issue(  # noqa: PLR0913 - each is an option
+def issue(
     name: Annotated[str, typer.Argument(help="The identity's name, such as payments or team/payments.")],
     dns: Annotated[list[str] | None, typer.Option("--dns", help="A DNS name for the certificate; may be repeated.")] = None,
     ttl: Annotated[str, typer.Option(help="How long it lives: 15m, 24h, 7d. Default: the workload's own, or 24h.")] = "",
@@ -90,7 +90,7 @@ def _write_p12(path: Path, credential: Credential, name: str) -> None:
 
 
 @app.command("list")
-def list_certificates(  # noqa: PLR0913 - each is an option
+def list_certificates(
     name: Annotated[str, typer.Option(help="Only those of this name.")] = "",
     state: Annotated[str, typer.Option(help="issued, expired, revoked, failed or intended.")] = "",
     as_json: Json = False,
@@ -170,7 +170,7 @@ def _serial(text: str) -> str:
 
 
 @app.command()
-def revoke(  # noqa: PLR0913 - each is an option
+def revoke(
     what: Annotated[str, typer.Argument(help="A serial, or a name: then all its live certificates.")],
     reason: Annotated[str, typer.Option(help="Why, in RFC 5280's words, such as keyCompromise or superseded.")] = "unspecified",
     as_json: Json = False,

@@ -25,7 +25,7 @@ from handfast.io.clock import SystemClock
 from handfast.io.files import private_directory
 from handfast.io.sealed import Passphrase, PassphraseCredential, PassphraseFile, PassphraseVariable, read_passphrase
 
-PASSPHRASE_VARIABLE = "HANDFAST_PASSPHRASE"
+PASSPHRASE_VARIABLE = "HANDFAST_PASSPHRASE"  # noqa: S105 - a name
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("up")(run)
 
 
-def run(  # noqa: PLR0913 - each is an option
+def run(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="The world file (YAML). Without one: the demo.")] = None,
     data: Data = DEFAULT_DATA,
     api: Annotated[str, typer.Option(help="Where the API listens, with mutual TLS.")] = "127.0.0.1:7443",

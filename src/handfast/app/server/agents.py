@@ -88,6 +88,8 @@ class Agents:
     async def watch(self, caller: Caller, request: Request, __: None) -> Response:
         """Give the slice; with ``If-None-Match`` and ``wait`` (seconds), as soon as it is another one."""
         wait = bounded_number(request.query_params.get("wait"), "wait", 0, LONGEST_WAIT)
+        if not await self.platform.ledger.agent_seen(caller.name, self.platform.clock.now()):
+            raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
         known = request.headers.get("if-none-match", "").strip('"')
         topic = self.platform.slices.current
         current = topic.value

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.routing import Route
 
 from handfast.app.agent.keeping import Kept
 from handfast.app.server.agents import Agents, agent_rows
-from handfast.app.server.callers import Caller, Role
+from handfast.app.server.callers import Caller, Role, caller_of
 from handfast.app.server.certificates import Certificates, issue
 from handfast.app.server.endpoints import Endpoint, routes
 from handfast.app.server.handshakes import refused
@@ -26,9 +27,10 @@ from handfast.app.server.metrics import Metrics
 from handfast.app.server.platform import Platform
 from handfast.app.server.slices import Slices
 from handfast.app.server.worlds import Worlds, authorities
-from handfast.base.events import Event
+from handfast.base.events import CertificateRevoked, Event
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import Authority, create_authority, open_authority
+from handfast.io.ids import new_event_id
 from handfast.io.issuance import Issuance
 from handfast.io.ledger import SqlLedger
 from handfast.io.ports import Clock
@@ -37,11 +39,14 @@ from handfast.io.sqlite import SqliteDatabase
 from handfast.sdk.contexts import server_context
 from handfast.sdk.front import Front
 from handfast.sdk.handshake import FailedHandshake, ServerContext
+from handfast.trust.revocation import RevocationReason
 
 SERVER_NAME = "handfast/server"
 SERVER_TTL = timedelta(days=7)
 KEEP_EVENTS = timedelta(days=90)
+INTERRUPTED_AFTER = timedelta(minutes=5)
 _PRUNE_EVERY_S = 3600.0
+_MOST_PRUNED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +70,11 @@ class Server:
         self.api_address, self.admin_address = config.api, config.admin
         kept = Kept(config.directory / "server.pem", platform.clock, self._ask)
         self._kept, self._context = kept, ServerContext()
-        app = Starlette(routes=list(routes(endpoints(platform), platform.trust_domain.name)))
+        app = Starlette(routes=list(routes(endpoints(platform), self._admit)))
         self._front = Front(app, on_failed_handshake=self._handshake_failed)
         self._admin_front = Front(Starlette(routes=self._admin_routes()), on_failed_handshake=lambda _: None)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.more_metrics: list[Callable[[], Awaitable[bytes]]] = []
 
     @property
     def socket(self) -> Path:
@@ -86,6 +92,7 @@ class Server:
         Raises:
             HandfastError: an address is taken, or there is no certificate to serve with.
         """
+        await self._settle_interrupted()
         await self.platform.slices.refresh()
         await self._renew()
         self.api_address = await self._front.listen_tls(*self.config.api, lambda: self._context)
@@ -103,6 +110,28 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.platform.journal.catch_up()
         await self._database.close()
+
+    async def _settle_interrupted(self) -> None:
+        """Revoke what was about to be signed when something died: perhaps it was signed, and nobody has it by right."""
+        now, ledger = self.platform.clock.now(), self.platform.ledger
+        interrupted = await ledger.interrupted(now - INTERRUPTED_AFTER)
+        events = [
+            CertificateRevoked(
+                id=new_event_id(),
+                at=now,
+                serial=record.serial,
+                fingerprint=record.fingerprint,
+                identity=record.identity,
+                crl_reason=RevocationReason.UNSPECIFIED.value,
+                requester="server: its issuance was interrupted",
+            )
+            for record in interrupted
+        ]
+        await ledger.revoke([r.serial for r in interrupted], now, RevocationReason.UNSPECIFIED.value, events)
+
+    def _admit(self, scope: Mapping[str, Any]) -> Caller:
+        """Tell who calls, by what counts at this moment: a connection may be older than a revocation."""
+        return caller_of(scope, self.platform.trust_domain, self.platform.slices.denied, self.platform.clock.now())
 
     # The certificate that the API is served with
 
@@ -128,8 +157,9 @@ class Server:
         """Forget events, tokens and counts that are older than the ledger keeps them."""
         while True:
             before = self.platform.clock.now() - KEEP_EVENTS
-            while await self.platform.ledger.prune_events(before):
-                await asyncio.sleep(0)
+            for _ in range(_MOST_PRUNED):
+                if not await self.platform.ledger.prune_events(before):
+                    break
             await self.platform.ledger.prune_join_tokens(before)
             await self.platform.ledger.prune_traffic(before)
             await self.platform.clock.sleep(_PRUNE_EVERY_S)
@@ -164,7 +194,7 @@ class Server:
         for agent in await agent_rows(platform):
             age = (now - agent.last_seen).total_seconds()
             platform.metrics.set_agent(agent.name, age, current=agent.current)
-        return platform.metrics.text()
+        return b"".join([platform.metrics.text(), *[await more() for more in self.more_metrics]])
 
 
 def endpoints(platform: Platform) -> Sequence[Endpoint]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from handfast.access.identify import identify
+from handfast.access.identify import identify, standing
 from handfast.base.refusal import Refusal, Refused
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.trust.facts import CertificateFacts, facts
@@ -49,8 +50,10 @@ class Caller:
 _NOBODY = Caller(Role.NOBODY, "nobody")
 
 
-def caller_of(scope: Mapping[str, Any], trust_domain: str) -> Caller:
-    """Tell who calls.
+def caller_of(
+    scope: Mapping[str, Any], trust_domain: TrustDomain, revoked: Container[str], now: datetime
+) -> Caller:
+    """Tell who calls. ``revoked`` are SHA-256 fingerprints: TLS looked at the certificate once, and we look each time.
 
     Raises:
         Refused: the certificate is good for TLS, and not for us.
@@ -59,7 +62,7 @@ def caller_of(scope: Mapping[str, Any], trust_domain: str) -> Caller:
     if peer := extensions.get("handfast.peer"):
         return _local(peer["uid"])
     der = extensions.get("handfast.peer_der")
-    return _certified(facts(der), TrustDomain(trust_domain)) if der else _NOBODY
+    return _certified(facts(der), trust_domain, revoked, now) if der else _NOBODY
 
 
 def _local(uid: int) -> Caller:
@@ -67,7 +70,9 @@ def _local(uid: int) -> Caller:
     return Caller(Role.OPERATOR, f"uid:{uid}") if uid in {os.geteuid(), 0} else _NOBODY
 
 
-def _certified(seen: CertificateFacts, trust_domain: TrustDomain) -> Caller:
+def _certified(seen: CertificateFacts, trust_domain: TrustDomain, revoked: Container[str], now: datetime) -> Caller:
+    if against := standing(seen, revoked=revoked, now=now):
+        raise Refused(against)
     identity = identify(seen, trust={trust_domain})
     if isinstance(identity, Refusal):
         raise Refused(identity)

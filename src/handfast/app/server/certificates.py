@@ -22,7 +22,7 @@ from handfast.app.server.messages import (
 from handfast.app.server.platform import Platform
 from handfast.base.events import CertificateRefused, CertificateRevoked
 from handfast.base.reasons import Reason
-from handfast.base.refusal import BadInput, Refusal, Refused, require
+from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.base.spiffe import SpiffeId
 from handfast.io.ids import new_event_id
 from handfast.io.issuance import IssuedCertificate
@@ -156,6 +156,8 @@ async def issue(
     workload = platform.slices.world.workloads.get(identity.name)
     outcome = await platform.issuance.issue(request, workload=workload, requester=str(caller))
     if isinstance(outcome, Refusal):
+        if outcome.reason is Reason.ISSUANCE_MISMATCH:  # recorded with its serial already, as it was signed
+            raise Refused(outcome)
         raise await _refused(platform, caller, identity, outcome)
     return answer(platform, outcome)
 

@@ -6,7 +6,7 @@ Decides how an answer looks on the wire. What is answered is decided in `api`.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from handfast import __version__
-from handfast.app.server.callers import Caller, Role, caller_of
+from handfast.app.server.callers import Caller, Role
 from handfast.app.server.messages import ENCODER, Message, Nothing, Problem
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused, Unavailable
@@ -26,6 +26,7 @@ MAX_BODY = 4 * 1024 * 1024
 _PROBLEM = "application/problem+json"
 
 
+Admit = Callable[[Mapping[str, Any]], Caller]
 Handler = Callable[[Caller, Request, Any], Awaitable[Message | Response]]
 """An endpoint's function: it gets who calls, the request, and the body that was read."""
 
@@ -38,7 +39,7 @@ class Endpoint:
     path: str
     handler: Handler
     roles: frozenset[Role]
-    body: type[Message] | type[str] | None = None
+    body: type[Message | str] | None = None
     answer: type[Message] | None = None
     status: int = 200
     query: tuple[str, ...] = ()
@@ -49,23 +50,23 @@ class Endpoint:
         return (self.handler.__doc__ or "").strip().partition("\n")[0]
 
 
-def routes(endpoints: Sequence[Endpoint], trust_domain: str) -> list[Route]:
-    """Give Starlette routes, and one more that serves the OpenAPI document."""
+def routes(endpoints: Sequence[Endpoint], admit: Admit) -> list[Route]:
+    """Give Starlette routes, and one more that serves the OpenAPI document. ``admit`` tells who calls, or refuses."""
     document = ENCODER.encode(openapi(endpoints))
 
     async def serve_document(_: Request) -> Response:
         return Response(document, media_type="application/json")
 
-    served = [Route(e.path, _serve(e, trust_domain), methods=[e.method]) for e in endpoints]
+    served = [Route(e.path, _serve(e, admit), methods=[e.method]) for e in endpoints]
     return [*served, Route("/v1/openapi.json", serve_document, methods=["GET"])]
 
 
-def _serve(endpoint: Endpoint, trust_domain: str) -> Callable[[Request], Awaitable[Response]]:
+def _serve(endpoint: Endpoint, admit: Admit) -> Callable[[Request], Awaitable[Response]]:
     read = _reader(endpoint.body)
 
     async def serve(request: Request) -> Response:
         try:
-            caller = caller_of(request.scope, trust_domain)
+            caller = admit(request.scope)
             if caller.role not in endpoint.roles:
                 raise Refused(Refusal(_why_not(caller), {"caller": str(caller)}))
             answer = await endpoint.handler(caller, request, read(await _bounded_body(request)))
@@ -91,7 +92,7 @@ async def _bounded_body(request: Request) -> bytes:
     return body
 
 
-def _reader(body: type[Message] | type[str] | None) -> Callable[[bytes], object]:
+def _reader(body: type[Message | str] | None) -> Callable[[bytes], object]:
     if body is None:
         return lambda _: None
     if body is str:
@@ -144,7 +145,7 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     }
 
 
-def _struct(body: type[Message] | type[str] | None) -> type[Message] | None:
+def _struct(body: type[Message | str] | None) -> type[Message] | None:
     return body if body is not None and issubclass(body, Message) else None
 
 

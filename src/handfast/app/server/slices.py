@@ -14,7 +14,7 @@ from handfast.io.authorities import Authority
 from handfast.io.ledger import RevokedCertificate, SqlLedger
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
-from handfast.trust.revocation import Revoked, RevocationReason
+from handfast.trust.revocation import RevocationReason, Revoked
 
 REFRESH = timedelta(hours=1)
 
@@ -36,6 +36,7 @@ class Slices:
         self.current: Topic[PreparedSlice | None] = Topic(None)
         self.world = World(authority.trust_domain)
         self.revision = 0
+        self.denied: frozenset[str] = frozenset()
 
     async def refresh(self) -> None:
         """Make the slice anew. An equal one wakes nobody."""
@@ -43,13 +44,14 @@ class Slices:
         if latest and latest.number != self.revision:
             self.world, self.revision = parse_world(latest.document), latest.number
         revoked = await self._ledger.revoked_live(self._clock.now())
+        self.denied = frozenset(one.fingerprint for one in revoked if one.fingerprint)
         slice_ = make_slice(
             revision=self.revision,
             world=self.world,
             roots=(self._authority.bundle_pem,),
             issuers=(self._authority.bundle_pem, self._authority.chain_pem),
             crls=await self._crls(revoked),
-            denied=tuple(one.fingerprint for one in revoked if one.fingerprint),
+            denied=tuple(self.denied),
         )
         self.current.publish(PreparedSlice(slice_.digest, json.dumps(document_of(slice_)).encode()))
 
