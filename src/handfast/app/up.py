@@ -16,8 +16,8 @@ from pathlib import Path
 from handfast.access.world_file import digest, parse_world
 from handfast.app import demo
 from handfast.app.agent.build import Agent, AgentConfig, build_agent
-from handfast.app.agent.keeping import Ask, Kept
 from handfast.app.client import Api
+from handfast.app.keeping import Ask, Kept
 from handfast.app.server.build import Server, ServerConfig, build_server
 from handfast.app.server.messages import CertificateAnswer, CertificateRequest, TokenAnswer, TokenRequest, WorldAnswer
 from handfast.base.refusal import HandfastError, Unavailable

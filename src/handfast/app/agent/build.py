@@ -10,13 +10,13 @@ import structlog
 
 from handfast.access.slice import Slice, parse_slice
 from handfast.app.agent.gateway import GatewayKeeper
-from handfast.app.agent.keeping import Ask, Kept
 from handfast.app.agent.paths import AgentPaths
 from handfast.app.agent.reporting import Reporter
 from handfast.app.agent.session import Sessions
 from handfast.app.client import Api
-from handfast.app.server.agents import GATEWAY_NAME
+from handfast.app.keeping import Ask, Kept
 from handfast.app.server.messages import (
+    GATEWAY_NAME,
     AgentReport,
     CertificateAnswer,
     HostCertificateRequest,

@@ -16,8 +16,8 @@ import structlog
 
 from handfast.access.policy import Host
 from handfast.access.slice import Slice
-from handfast.app.agent.keeping import Ask, Kept
 from handfast.app.agent.paths import AgentPaths
+from handfast.app.keeping import Ask, Kept
 from handfast.base.reasons import Reason
 from handfast.base.refusal import HandfastError
 from handfast.envoy.translate import Gateway, KeyPair, translate

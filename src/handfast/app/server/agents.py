@@ -14,6 +14,7 @@ from handfast.app.server.callers import AGENT_PREFIX, AGENTS, EVERYONE, OPERATOR
 from handfast.app.server.certificates import bounded_number, issue
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import (
+    GATEWAY_NAME,
     AgentReport,
     AgentRow,
     CertificateAnswer,
@@ -34,7 +35,6 @@ from handfast.io.ledger import TrafficCount
 
 LONGEST_WAIT = 55
 CERTIFICATE_TTL = timedelta(hours=24)
-GATEWAY_NAME = "handfast/gateway/"
 _REPORTED = (HandshakeRefused, ConnectionEnded, RequestDenied, FindingRaised)
 
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from handfast.app.agent.keeping import Kept
+from handfast.app.keeping import Kept
 from handfast.app.server.agents import Agents, agent_rows
 from handfast.app.server.callers import Caller, Role, caller_of
 from handfast.app.server.certificates import Certificates, issue

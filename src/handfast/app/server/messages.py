@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+GATEWAY_NAME = "handfast/gateway/"
+"""What the name of a gateway's identity begins with; its agent's name follows."""
+
 Name = Annotated[str, Meta(min_length=1, max_length=512, description="An identity's name, such as payments")]
 DnsName = Annotated[str, Meta(min_length=1, max_length=253)]
 Csr = Annotated[str, Meta(max_length=16384, description="PKCS#10, PEM")]

@@ -18,7 +18,7 @@ from handfast.io.credentials import Credential, load, new_key, save
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
 
-_log = structlog.get_logger("handfast.agent")
+_log = structlog.get_logger("handfast")
 
 Ask = Callable[[str], Awaitable[CertificateAnswer]]
 """Ask for a certificate with a CSR (PEM)."""
