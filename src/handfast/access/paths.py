@@ -28,6 +28,7 @@ _PIECE = re.compile(
     r"|(?P<char>.)",
     re.ASCII,
 )
+_DOTS_WITH_REST = re.compile(r"/\.\.?;")
 _HEX = re.compile(r"[0-9A-Fa-f]", re.ASCII)
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ALWAYS_ESCAPED = frozenset('"<>^`{|}')
@@ -41,6 +42,7 @@ def normalise(raw_target: str) -> str | Refusal:
 
     Escapes of unreserved characters are undone and dot segments followed (RFC 3986 sections 6.2.2.2 and 5.2.4), `\` counts as
     `/`, runs of `/` become one, a dot segment's parameters (`/..;x/`) are dropped, and what a path may not hold is escaped.
+    A dot segment whose parameters came to light only by that (`/%2e%2e;x/`) is refused, as some services would follow it.
     What else is escaped stays as it is: `/%c3%a9` and `/%C3%A9` are two paths.
     """
     if len(raw_target) > MAX_TARGET_BYTES:
@@ -55,7 +57,10 @@ def normalise(raw_target: str) -> str | Refusal:
     path = _DOTS_WITH_PARAMETERS.sub(r"\1", path)
     if "%00" in path:
         return _refusal("the path has an escaped NUL")
-    return _merge_slashes(_canonical(path))
+    canonical = _merge_slashes(_canonical(path))
+    if _DOTS_WITH_REST.search(canonical):
+        return _refusal("the path has a dot segment with parameters, which services read as a dot segment")
+    return canonical
 
 
 def _refusal(seen: str) -> Refusal:

@@ -53,9 +53,7 @@ class Api:
     @classmethod
     def remote(cls, url: str, context: SSLContext) -> Api:
         """Reach a server over mutual TLS."""
-        return cls(
-            lambda: httpx2.AsyncClient(base_url=url, verify=context, timeout=TIMEOUT_S, trust_env=False), url
-        )
+        return cls(lambda: httpx2.AsyncClient(base_url=url, verify=context, timeout=TIMEOUT_S, trust_env=False), url)
 
     async def reconnect(self) -> None:
         """Use new connections from now on, as the identity is another one. What is under way ends on the old ones."""

@@ -79,7 +79,11 @@ async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitS
     trust_domain, is_demo = _trust_domain(config), _is_demo(config)
     server = await build_server(
         ServerConfig(
-            directory=config.data, trust_domain=trust_domain, api=config.api, admin=config.admin, passphrase=config.passphrase
+            directory=config.data,
+            trust_domain=trust_domain,
+            api=config.api,
+            admin=config.admin,
+            passphrase=config.passphrase,
         ),
         clock,
     )
@@ -104,7 +108,11 @@ def _trust_domain(config: UpConfig) -> TrustDomain:
     if config.world_text:
         return parse_world(config.world_text).trust_domain
     root = config.data / "authority" / "root.pem"
-    return issuer_facts(pem_certificates(root.read_text())[0]).trust_domain if root.exists() else TrustDomain(demo.TRUST_DOMAIN)
+    return (
+        issuer_facts(pem_certificates(root.read_text())[0]).trust_domain
+        if root.exists()
+        else TrustDomain(demo.TRUST_DOMAIN)
+    )
 
 
 def _is_demo(config: UpConfig) -> bool:
@@ -173,7 +181,8 @@ def _alone(data: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise Unavailable(
-            f"another 'handfast up' runs with the data directory {data}", hint="stop it, or use another directory with --data"
+            f"another 'handfast up' runs with the data directory {data}",
+            hint="stop it, or use another directory with --data",
         ) from None
     finally:
         os.close(handle)
@@ -206,7 +215,9 @@ def _three_files(credential: Credential, certificate: str, key: str) -> dict[str
     }
 
 
-async def _kept(path: Path, clock: Clock, request: Ask, show: Callable[[Credential], None], stack: contextlib.AsyncExitStack) -> None:
+async def _kept(
+    path: Path, clock: Clock, request: Ask, show: Callable[[Credential], None], stack: contextlib.AsyncExitStack
+) -> None:
     """Have a credential, show it in files of their own, and do so again whenever it is renewed."""
     kept = Kept(path, clock, request)
     show(await kept.ensure())
@@ -246,7 +257,9 @@ async def _demo_client(config: UpConfig, clock: Clock, api: Api, stack: contextl
     """Have the demo's client certificate in the files that curl and browsers take."""
 
     async def request(csr: str) -> CertificateAnswer:
-        return await api.call("POST", "/v1/certificates", CertificateAnswer, CertificateRequest(name=demo.CLIENT, csr=csr))
+        return await api.call(
+            "POST", "/v1/certificates", CertificateAnswer, CertificateRequest(name=demo.CLIENT, csr=csr)
+        )
 
     directory = _demo_files(config.data)
 

@@ -73,7 +73,9 @@ def _certificate(certificate: OfferedCertificate | None) -> Iterator[str]:
     yield _row("  serial", certificate.serial)
     yield _row("  sha256", certificate.fingerprint)
     if certificate.not_before and certificate.not_after:
-        yield _row("  valid", f"{certificate.not_before:%Y-%m-%d %H:%M:%S} to {certificate.not_after:%Y-%m-%d %H:%M:%S} UTC")
+        yield _row(
+            "  valid", f"{certificate.not_before:%Y-%m-%d %H:%M:%S} to {certificate.not_after:%Y-%m-%d %H:%M:%S} UTC"
+        )
     if certificate.chain_length:
         yield _row("  sent", f"{certificate.chain_length} certificate{'s' if certificate.chain_length > 1 else ''}")
 

@@ -351,7 +351,11 @@ end
 -- Gives the code and status of a refusal, or nothing.
 local function check(handle)
   local info, headers, now = handle:streamInfo(), handle:headers(), os.time()
-  local route, method = ROUTES[info:routeName()], headers:get(":method")
+  local route, method, path = ROUTES[info:routeName()], headers:get(":method"), headers:get(":path") or ""
+  if find(path, ";", 1, true) and find(path, "^[^?]*/%.%.?;") then -- some services read '..;' as '..'
+    record(info, "request.rejected", route, nil, "enforce")
+    return "request.rejected", 400
+  end
   local ssl, visitor = info:downstreamSslConnection(), nil
   if ssl and ssl:peerCertificatePresented() then
     local fingerprint = ssl:sha256PeerCertificateDigest()

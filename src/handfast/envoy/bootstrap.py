@@ -21,7 +21,9 @@ MOST_CONNECTIONS = 50_000
 
 def _connections(most: int) -> dict[str, object]:
     """Bound the connections of clients: beyond them new ones are closed, and those that are open go on."""
-    config = "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    config = (
+        "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    )
     return {
         "name": "envoy.resource_monitors.global_downstream_max_connections",
         "typed_config": {"@type": config, "max_active_downstream_connections": most},

@@ -195,7 +195,9 @@ def _listener(listen: Listen, hosts: list[Host], gateway: Gateway, headers: list
     }
 
 
-_HANDSHAKE_FAILED = "!has(connection.tls_version) || connection.tls_version == '' || has(connection.transport_failure_reason)"
+_HANDSHAKE_FAILED = (
+    "!has(connection.tls_version) || connection.tls_version == '' || has(connection.transport_failure_reason)"
+)
 
 
 def _filter_chain(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
@@ -315,7 +317,11 @@ def _traffic_log() -> Resource:
     stat = {"name": "requests", "tags": [{"name": name, "value_format": value} for name, value in tags.items()]}
     return {
         "name": "stats",
-        "typed_config": {"@type": types.STATS_LOG, "stat_prefix": "handfast", "counters": [{"stat": stat, "value_fixed": 1}]},
+        "typed_config": {
+            "@type": types.STATS_LOG,
+            "stat_prefix": "handfast",
+            "counters": [{"stat": stat, "value_fixed": 1}],
+        },
     }
 
 
@@ -344,7 +350,10 @@ def _route_table(host: Host, gateway: Gateway) -> Resource:
     }
     if host.session:
         table["response_headers_to_add"] = [
-            {"header": {"key": "set-cookie", "value": "%DYNAMIC_METADATA(handfast:set_cookie)%"}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}
+            {
+                "header": {"key": "set-cookie", "value": "%DYNAMIC_METADATA(handfast:set_cookie)%"},
+                "append_action": "APPEND_IF_EXISTS_OR_ADD",
+            }
         ]
     return table
 
@@ -363,5 +372,10 @@ def _fixed(host: Host, name: str, match: Resource, status: int, body: str = "") 
     route: Resource = {"name": f"{host.name}{name}", "match": match, "direct_response": answer}
     if body:
         answer["body"] = {"inline_string": body}
-        route["response_headers_to_add"] = [{"header": {"key": "content-type", "value": "application/json"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+        route["response_headers_to_add"] = [
+            {
+                "header": {"key": "content-type", "value": "application/json"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ]
     return route

@@ -301,14 +301,22 @@ async def _end(process: Process) -> None:
     try:
         process.terminate()
         async with asyncio.timeout(_TERM_LIMIT):
-            await process.wait()
+            await _gone(process)
     except (ProcessLookupError, TimeoutError):
         pass
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await _gone(process)
+
+
+async def _gone(process: Process) -> None:
+    """Wait until a process has ended, and take what it still says: asyncio does not see the end behind a full pipe."""
+    assert process.stdout is not None
+    while await process.stdout.read(64 << 10):
+        pass
+    await process.wait()
 
 
 async def _run(binary: Path, *arguments: str) -> tuple[int, str]:

@@ -80,7 +80,12 @@ class Agent:
         by = config.trust_domain.id(f"{GATEWAY_NAME}{config.name}")
         self._sessions = Sessions(paths.session_key, str(by), config.trust_domain, clock)
         self._reporter = Reporter(
-            name=config.name, clock=clock, send=self._send, admin=self._admin, log=paths.access_log, known_cas=self._known_cas
+            name=config.name,
+            clock=clock,
+            send=self._send,
+            admin=self._admin,
+            log=paths.access_log,
+            known_cas=self._known_cas,
         )
         self._ads = AdsServer()
         self._gateway = GatewayKeeper(

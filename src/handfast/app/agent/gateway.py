@@ -116,7 +116,11 @@ class GatewayKeeper:
         """Turn Envoy's rejection into a finding, with Envoy's words."""
         self._find(
             Reason.ENVOY_REJECTED,
-            {"type": rejected.type_url.rpartition(".")[2], "resources": ", ".join(rejected.names), "envoy": rejected.message},
+            {
+                "type": rejected.type_url.rpartition(".")[2],
+                "resources": ", ".join(rejected.names),
+                "envoy": rejected.message,
+            },
         )
 
 

@@ -36,11 +36,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def issue(
     name: Annotated[str, typer.Argument(help="The identity's name, such as payments or team/payments.")],
-    dns: Annotated[list[str] | None, typer.Option("--dns", help="A DNS name for the certificate; may be repeated.")] = None,
-    ttl: Annotated[str, typer.Option(help="How long it lives: 15m, 24h, 7d. Default: the workload's own, or 24h.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Where to put the files. Default: a directory of that name here.")] = None,
+    dns: Annotated[
+        list[str] | None, typer.Option("--dns", help="A DNS name for the certificate; may be repeated.")
+    ] = None,
+    ttl: Annotated[
+        str, typer.Option(help="How long it lives: 15m, 24h, 7d. Default: the workload's own, or 24h.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Where to put the files. Default: a directory of that name here.")
+    ] = None,
     make_p12: Annotated[bool, typer.Option("--p12", help="Also write client.p12, which browsers import.")] = False,
-    operator: Annotated[bool, typer.Option("--operator", help="Make it an operator's: it may do all that you may.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Make it an operator's: it may do all that you may.")
+    ] = False,
     data: Data = DEFAULT_DATA,
     server: Remote = "",
     identity: Identity = NO_IDENTITY,
@@ -165,14 +173,18 @@ def show(
 def _serial(text: str) -> str:
     serial = text.replace(":", "").lower()
     if not serial or len(serial) > 40 or set(serial) - set("0123456789abcdef"):
-        raise BadInput(f"{text[:80]!r} is neither a file nor a serial", hint="a serial is hex; see 'handfast cert list'")
+        raise BadInput(
+            f"{text[:80]!r} is neither a file nor a serial", hint="a serial is hex; see 'handfast cert list'"
+        )
     return serial
 
 
 @app.command()
 def revoke(
     what: Annotated[str, typer.Argument(help="A serial, or a name: then all its live certificates.")],
-    reason: Annotated[str, typer.Option(help="Why, in RFC 5280's words, such as keyCompromise or superseded.")] = "unspecified",
+    reason: Annotated[
+        str, typer.Option(help="Why, in RFC 5280's words, such as keyCompromise or superseded.")
+    ] = "unspecified",
     as_json: Json = False,
     data: Data = DEFAULT_DATA,
     server: Remote = "",

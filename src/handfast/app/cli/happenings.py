@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come.")] = False,
     last: Annotated[int, typer.Option("--last", "-n", help="How many to begin with.", min=0, max=500)] = 20,
-    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, such as handshake.refused; may be repeated.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only this kind, such as handshake.refused; may be repeated.")
+    ] = None,
     as_json: Json = False,
     data: Data = DEFAULT_DATA,
     server: Remote = "",

@@ -34,12 +34,16 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="The world file (YAML). Without one: the demo.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The world file (YAML). Without one: the demo.")
+    ] = None,
     data: Data = DEFAULT_DATA,
     api: Annotated[str, typer.Option(help="Where the API listens, with mutual TLS.")] = "127.0.0.1:7443",
     admin: Annotated[str, typer.Option(help="Where /metrics is served, in plain HTTP.")] = "127.0.0.1:7480",
     gateway_port: Annotated[int, typer.Option(help="Where the demo's gateway listens.", min=1, max=65535)] = 8443,
-    envoy: Annotated[Path | None, typer.Option(help="Another Envoy than the one that came along.", dir_okay=False)] = None,
+    envoy: Annotated[
+        Path | None, typer.Option(help="Another Envoy than the one that came along.", dir_okay=False)
+    ] = None,
     workers: Annotated[int, typer.Option(help="Envoy's worker threads.", min=1, max=64)] = min(os.cpu_count() or 2, 4),
     passphrase_file: Annotated[
         Path | None,
@@ -102,9 +106,15 @@ def _greeting(running: Running, data: Path) -> Iterator[str]:
     yield "Handfast is up. Ctrl-C stops it."
     yield ""
     for host in server.platform.slices.world.hosts.values():
-        yield f"  gateway       https://{host.name}:{host.listen.port}" + (" (a demo service behind it)" if running.demo else "")
+        yield f"  gateway       https://{host.name}:{host.listen.port}" + (
+            " (a demo service behind it)" if running.demo else ""
+        )
     yield f"  trust domain  {server.platform.trust_domain}"
-    keys = "sealed" if server.platform.authority.sealed else "not sealed: --passphrase-file seals those of a new data directory"
+    keys = (
+        "sealed"
+        if server.platform.authority.sealed
+        else "not sealed: --passphrase-file seals those of a new data directory"
+    )
     yield f"  authority     {data / 'authority'}, keys {keys}"
     if running.demo:
         yield f"  CA            {data / 'demo' / 'ca.pem'}"

@@ -146,13 +146,20 @@ def status(
 
 def _lines(answer: StatusAnswer) -> list[str]:
     counts = ", ".join(f"{count} {state}" for state, count in answer.certificates.items() if count) or "none"
-    ends = f"; {answer.next_name} is the first to end, {answer.next_expiry:%Y-%m-%d %H:%M} UTC" if answer.next_expiry else ""
+    ends = (
+        f"; {answer.next_name} is the first to end, {answer.next_expiry:%Y-%m-%d %H:%M} UTC"
+        if answer.next_expiry
+        else ""
+    )
     lines = [
         f"trust domain  {answer.trust_domain}",
         f"revision      {answer.revision}",
         *(f"{a['name']:<14}{a['subject']}, until {a['not_after'][:10]}" for a in answer.authority),
         f"certificates  {counts}{ends}",
-        *(f"host          {h['name']} on {h['listen']}, certificate {h['certificate']}, routes {h['routes']}" for h in answer.hosts),
+        *(
+            f"host          {h['name']} on {h['listen']}, certificate {h['certificate']}, routes {h['routes']}"
+            for h in answer.hosts
+        ),
     ]
     for agent in answer.agents:
         current = "serves the newest" if agent.current else "is behind"

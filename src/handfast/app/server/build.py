@@ -138,9 +138,7 @@ class Server:
     async def _ask(self, csr: str) -> CertificateAnswer:
         identity = self.platform.trust_domain.id(SERVER_NAME)
         itself = Caller(Role.NOBODY, "server")
-        return await issue(
-            self.platform, itself, identity, csr, dns=self.config.names, ttl=SERVER_TTL, reserved=True
-        )
+        return await issue(self.platform, itself, identity, csr, dns=self.config.names, ttl=SERVER_TTL, reserved=True)
 
     async def _renew(self) -> None:
         held = await self._kept.ensure()

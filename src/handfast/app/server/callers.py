@@ -50,9 +50,7 @@ class Caller:
 _NOBODY = Caller(Role.NOBODY, "nobody")
 
 
-def caller_of(
-    scope: Mapping[str, Any], trust_domain: TrustDomain, revoked: Container[str], now: datetime
-) -> Caller:
+def caller_of(scope: Mapping[str, Any], trust_domain: TrustDomain, revoked: Container[str], now: datetime) -> Caller:
     """Tell who calls. ``revoked`` are SHA-256 fingerprints: TLS looked at the certificate once, and we look each time.
 
     Raises:

@@ -249,8 +249,6 @@ def _revoked_event(
     )
 
 
-
-
 def _query(state: str, now: datetime) -> CertificateQuery:
     """Give the query for a state; ``issued`` and ``expired`` count the clock in."""
     if state == "expired":
@@ -260,4 +258,6 @@ def _query(state: str, now: datetime) -> CertificateQuery:
     try:
         return CertificateQuery(state=CertificateState(state) if state else None)
     except ValueError:
-        raise BadInput(f"{state!r} is not a state", key="state", hint="issued, expired, revoked, failed or intended") from None
+        raise BadInput(
+            f"{state!r} is not a state", key="state", hint="issued, expired, revoked, failed or intended"
+        ) from None

@@ -26,7 +26,9 @@ from handfast.io.encoding import to_plain
 
 PAGE = 500
 LONGEST_WAIT = 55
-_POLICY = frozenset({Reason.POLICY_DENIED, Reason.POLICY_NO_MATCH, Reason.CLIENT_NO_CERTIFICATE, Reason.REQUEST_NO_ROUTE})
+_POLICY = frozenset(
+    {Reason.POLICY_DENIED, Reason.POLICY_NO_MATCH, Reason.CLIENT_NO_CERTIFICATE, Reason.REQUEST_NO_ROUTE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,9 @@ class Happenings:
             raise Refused(Refusal(Reason.NOT_FOUND, {"id": request.path_params["id"][:128]}))
         replay = await self._replay(event) if isinstance(event, RequestDenied) else None
         text = "\n".join([*story(event), *(["", as_text(replay, own=self.platform.trust_domain)] if replay else [])])
-        return ExplanationAnswer(text=text, event=_plain(event), decision=as_json(replay, own=self.platform.trust_domain) if replay else None)
+        return ExplanationAnswer(
+            text=text, event=_plain(event), decision=as_json(replay, own=self.platform.trust_domain) if replay else None
+        )
 
     async def _replay(self, event: RequestDenied) -> Explanation | None:
         """Decide again, against the revision that decided."""
@@ -84,7 +88,9 @@ class Happenings:
 
 
 def _list(page: Sequence[tuple[int, Event]], otherwise: int) -> EventList:
-    return EventList(events=[{"seq": seq, **_plain(event)} for seq, event in page], next=page[-1][0] if page else otherwise)
+    return EventList(
+        events=[{"seq": seq, **_plain(event)} for seq, event in page], next=page[-1][0] if page else otherwise
+    )
 
 
 def _plain(event: Event) -> dict[str, Any]:

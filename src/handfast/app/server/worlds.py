@@ -38,15 +38,15 @@ class Worlds:
     def endpoints(self) -> Sequence[Endpoint]:
         """Give the operations."""
         return (
-            Endpoint(
-                method="PUT", path="/v1/world", handler=self.apply, roles=OPERATORS, body=str, answer=WorldAnswer
-            ),
+            Endpoint(method="PUT", path="/v1/world", handler=self.apply, roles=OPERATORS, body=str, answer=WorldAnswer),
             Endpoint(
                 method="POST", path="/v1/world/diff", handler=self.diff, roles=OPERATORS, body=str, answer=WorldAnswer
             ),
             Endpoint(method="GET", path="/v1/world", handler=self.export, roles=OPERATORS, query=("revision",)),
             Endpoint(method="GET", path="/v1/status", handler=self.status, roles=OPERATORS, answer=StatusAnswer),
-            Endpoint(method="GET", path="/v1/authority", handler=self.authority, roles=EVERYONE, answer=AuthorityAnswer),
+            Endpoint(
+                method="GET", path="/v1/authority", handler=self.authority, roles=EVERYONE, answer=AuthorityAnswer
+            ),
         )
 
     async def apply(self, caller: Caller, _: Request, body: str) -> WorldAnswer:
@@ -54,7 +54,11 @@ class Worlds:
         world, change = await self._weigh(body)
         before = self.platform.slices.revision
         event = WorldApplied(
-            id=new_event_id(), at=self.platform.clock.now(), revision=before + 1, digest=digest(body), requester=str(caller)
+            id=new_event_id(),
+            at=self.platform.clock.now(),
+            revision=before + 1,
+            digest=digest(body),
+            requester=str(caller),
         )
         number = await self.platform.ledger.apply(body, event.digest, event.requester, event.at, event)
         await self.platform.slices.refresh()
@@ -88,7 +92,9 @@ class Worlds:
         ledger = self.platform.ledger
         revision = await (ledger.revision(int(wanted)) if wanted else ledger.latest_revision())
         if revision is None:
-            raise BadInput("there is no such revision", key="revision", hint="apply a world file first (handfast apply)")
+            raise BadInput(
+                "there is no such revision", key="revision", hint="apply a world file first (handfast apply)"
+            )
         headers = {"etag": f'"{revision.digest}"', "handfast-revision": str(revision.number)}
         return Response(revision.document, media_type="application/yaml", headers=headers)
 
@@ -131,10 +137,19 @@ def _seen(counted: TrafficCount) -> Traffic:
 
 
 def _host(host: Host) -> dict[str, Any]:
-    return {"name": host.name, "listen": str(host.listen), "certificate": host.clients.certificate.value, "routes": len(host.routes)}
+    return {
+        "name": host.name,
+        "listen": str(host.listen),
+        "certificate": host.clients.certificate.value,
+        "routes": len(host.routes),
+    }
 
 
 def _answer(number: int, text: str, world: World, change: Effect, *, changed: bool) -> WorldAnswer:
     return WorldAnswer(
-        revision=number, digest=digest(text), changed=changed, effect=as_text(change).splitlines(), warnings=list(warnings(world))
+        revision=number,
+        digest=digest(text),
+        changed=changed,
+        effect=as_text(change).splitlines(),
+        warnings=list(warnings(world)),
     )
