@@ -200,6 +200,7 @@ class Connection:
     ) -> None:
         """Finish the handshake, as far as a client can tell."""
         plain = socket.create_connection((LOOPBACK, port), 10)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.name = name
         try:
             self.tls = context.wrap_socket(plain, server_hostname=name, session=session)

@@ -27,9 +27,9 @@ from handfast.base.spiffe import TrustDomain
 OWN, FOREIGN = TrustDomain("example.org"), TrustDomain("partner.org")
 NAMES = ("a", "ab", "team", "team/a", "team/ab", "team/a/x", "Team/a", "m.9_-/z")
 STEMS = ("", "team/", "team/a/", "m.9_-/")
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "SEARCH")
 """What Envoy's parser of HTTP/1.1 knows. It answers 400 to any other, which only HTTP/2 carries."""
-CUSTOM_METHODS = ("FOO", "GETS", "get", "Post", "PURGE!")
+CUSTOM_METHODS = ("FOO", "M-SEARCH", "GETS", "get", "Post", "PURGE!")
 SEGMENTS = ("v1", "v10", "V1", "a", "ab", "a.b", "ledger", "a;b=c", "...", "..a", "~x", "(1)", "admin", "x:y@z", "+,&=$!'")
 ODD = (
     "/", "//", "/./", "/../", "/%2e/", "/%2E%2e/", "/..;x/", "/.;/", "/...", "%2f", "%5C", "\\", "%00", "%61", "%41", "%zz",

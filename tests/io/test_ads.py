@@ -36,7 +36,8 @@ def free_port() -> int:
 
 
 def bootstrap(path: Path, api: str = "DELTA_GRPC") -> Json:
-    grpc = {"google_grpc": {"target_uri": f"unix:{path}", "stat_prefix": "ads"}}
+    limit = {"args": {"grpc.max_receive_message_length": {"int_value": ads.MAX_RESOURCE}}}
+    grpc = {"google_grpc": {"target_uri": f"unix:{path}", "stat_prefix": "ads", "channel_args": limit}}
     return {
         "node": {"id": "one", "cluster": "test"},
         "dynamic_resources": {
@@ -75,14 +76,19 @@ def world(port: int, body: str, **fields: Any) -> dict[str, dict[str, Json]]:  #
 async def fetch(port: int) -> str:
     """Ask over plain HTTP; empty where nobody answers."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = re.search(r"content-length: (\d+)", head)
-        body = await reader.readexactly(int(length[1]) if length else 0)
-        writer.close()
+        async with asyncio.timeout(LIMIT):
+            return await _fetch(port)
     except (OSError, asyncio.IncompleteReadError):
         return ""
+
+
+async def _fetch(port: int) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = re.search(r"content-length: (\d+)", head)
+    body = await reader.readexactly(int(length[1]) if length else 0)
+    writer.close()
     return body.decode()
 
 

@@ -272,12 +272,13 @@ class AdsServer:
 
     async def stop(self) -> None:
         """End all streams and take the socket away. Envoy goes on with what it has, and comes back by itself."""
-        if self._server:
-            for session in self._sessions:  # grpclib would leave the connections open, and Envoy would wait on them
-                session.transport.abort()
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for session in self._sessions:
+            session.transport.abort()  # grpclib would leave the connections open, and Envoy would wait on them
+        server.close()
+        await server.wait_closed()
         if self._path:
             self._path.unlink(missing_ok=True)
 
@@ -293,6 +294,9 @@ class AdsServer:
         transport = _transport_of(stream)
         if peer_uid(transport.get_extra_info("socket")) != os.geteuid():
             raise GRPCError(Status.PERMISSION_DENIED, "only the user that runs this may connect")
+        if self._server is None:
+            transport.abort()  # an old connection came to life after the end
+            return
         if len(self._sessions) >= MAX_STREAMS:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many streams")
         _bound_requests(stream)
@@ -305,6 +309,8 @@ class AdsServer:
             await _until_one_ends(self._read(session, first, stream), self._write(session, stream.send_message))
         finally:
             self._sessions.discard(session)
+            if transport.get_write_buffer_size():
+                transport.abort()  # grpclib would wait until it can write a farewell, for ever where nobody reads it
             await self._tell()
 
     async def _read(self, session: _Session, first: discovery.DeltaDiscoveryRequest, stream: Stream) -> None:

@@ -1,0 +1,322 @@
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handfast.access.slice import parse_slice
+from handfast.app.client import Api
+from handfast.app.server.callers import Role
+from handfast.app.server.messages import (
+    AgentReport,
+    CertificateAnswer,
+    EventList,
+    HostCertificateRequest,
+    JoinRequest,
+    Nothing,
+    RevocationRequest,
+    StatusAnswer,
+    TrafficRow,
+)
+from handfast.base.events import CertificateIssued, Event, FindingRaised, HandshakeRefused, RequestDenied
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refused
+from handfast.io.credentials import new_key
+from handfast.io.encoding import to_plain
+from handfast.trust.facts import facts, pem_certificates
+from tests.app.sites import AGENT, DOMAIN, WORLD, Site, problem, raw
+from tests.support.clock import START
+
+HOST = f"api.{DOMAIN}"
+
+
+async def tell(api: Api, **parts: Any) -> None:  # noqa: ANN401
+    await api.call("POST", "/v1/agents/self/report", Nothing, AgentReport(**parts))
+
+
+def denied(number: int = 1, gateway: str = AGENT) -> dict[str, Any]:
+    event = RequestDenied(
+        id=f"request-{number}", at=START, gateway=gateway, host=HOST, route="/", method="GET", path="/", peer="192.0.2.1:1", status=403,
+        reason=Reason.POLICY_NO_MATCH,
+    )  # fmt: skip
+    return to_plain(event)
+
+
+async def recorded(site: Site, kind: str) -> list[dict[str, Any]]:
+    return (await site.operator.call("GET", "/v1/events", EventList, kind=kind)).events
+
+
+# Joining
+
+
+async def test_a_token_lets_one_agent_join_once(here: Site):
+    """The second to come with a token is refused, whatever its name."""
+    token = await here.token()
+    request = JoinRequest(token=token, name=AGENT, csr=new_key().csr_pem)
+    answer = await here.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, request)
+    assert answer.identity == f"spiffe://{DOMAIN}/handfast/agent/{AGENT}"
+    for name in (AGENT, "other"):
+        again = JoinRequest(token=token, name=name, csr=new_key().csr_pem)
+        with pytest.raises(Refused) as caught:
+            await here.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, again)
+        assert caught.value.refusal.reason is Reason.TOKEN_NOT_VALID
+    assert [event["agent"] for event in await recorded(here, "agent.joined")] == [AGENT]
+
+
+async def test_of_many_who_come_at_once_with_one_token_one_joins(here: Site):
+    """A race for a token has one winner."""
+    token = await here.token()
+
+    async def join(number: int) -> int:
+        body = json.dumps({"token": token, "name": f"a{number}", "csr": new_key().csr_pem})
+        return (await raw(here.anonymous(), "POST", "/v1/agents/join", body)).status_code
+
+    assert sorted(await asyncio.gather(*map(join, range(8)))) == [201] + [401] * 7
+
+
+async def test_a_token_expires(here: Site):
+    """After its time it is as good as any other text."""
+    token = await here.token(ttl=60)
+    here.clock.set(here.clock.now() + timedelta(seconds=60))
+    body = json.dumps({"token": token, "name": AGENT, "csr": new_key().csr_pem})
+    assert problem(await raw(here.anonymous(), "POST", "/v1/agents/join", body)) == (401, "token.not-valid")
+    assert not await recorded(here, "agent.joined")
+
+
+@pytest.mark.parametrize("name", ["", "-a", "A", "a.b", "a/b", "../operator/eve", "a" * 64, "a\n"])
+async def test_an_agents_name_is_one_label(name: str, here: Site):
+    """A name cannot climb out of the agents' prefix, and the token is not spent on it."""
+    token = await here.token()
+    body = json.dumps({"token": token, "name": name, "csr": new_key().csr_pem})
+    assert problem(await raw(here.anonymous(), "POST", "/v1/agents/join", body)) == (400, "bad-input")
+    good = JoinRequest(token=token, name=AGENT, csr=new_key().csr_pem)
+    await here.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, good)
+
+
+async def test_a_bad_request_does_not_spend_the_token(here: Site):
+    """An agent whose CSR cannot be read may come again with the same token."""
+    token = await here.token()
+    body = json.dumps({"token": token, "name": AGENT, "csr": "nonsense"})
+    assert problem(await raw(here.anonymous(), "POST", "/v1/agents/join", body)) == (400, "bad-input")
+    good = JoinRequest(token=token, name=AGENT, csr=new_key().csr_pem)
+    await here.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, good)
+
+
+@pytest.mark.parametrize("ttl", [0, 9, 7 * 86400 + 1])
+async def test_a_tokens_life_is_bounded(ttl: int, here: Site):
+    """A token lives from ten seconds to a week."""
+    assert problem(await raw(here.operator, "POST", "/v1/agents/tokens", json.dumps({"ttl_seconds": ttl}))) == (400, "bad-input")
+
+
+# The slice
+
+
+async def watch(api: Api, known: str = "", wait: str = "0") -> tuple[int, str, bytes]:
+    headers = {"if-none-match": f'"{known}"'} if known else {}
+    response = await api.send("GET", "/v1/agents/self/world", query={"wait": wait}, headers=headers, timeout_s=20)
+    return response.status_code, response.headers.get("etag", "").strip('"'), response.content
+
+
+async def test_an_agent_gets_the_world_that_counts(here: Site):
+    """The slice is whole, its digest is its tag, and a known one is not sent again."""
+    await here.apply()
+    api = await here.being(Role.AGENT)
+    status, digest, body = await watch(api)
+    slice_ = parse_slice(body)
+    assert (status, digest) == (200, slice_.digest)
+    assert (slice_.revision, set(slice_.world.hosts), slice_.denied) == (1, {HOST}, ())
+    assert slice_.roots == (here.bundle,)
+    assert await watch(api, digest) == (304, digest, b"")
+
+
+async def test_a_blocking_query_answers_as_soon_as_something_changed(here: Site):
+    """All who wait get the new slice at once, however many they are."""
+    await here.apply()
+    api = await here.being(Role.AGENT)
+    _, known, _ = await watch(api)
+    waiting = [asyncio.create_task(watch(api, known, "50")) for _ in range(20)]
+    while len(here.server.platform.slices.current._waiters) < 20:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    await here.apply(WORLD.replace("methods: [GET]", "methods: [POST]"))
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*waiting)
+    assert {(status, parse_slice(body).revision) for status, _, body in answers} == {(200, 2)}
+    assert not here.server.platform.slices.current._waiters
+
+
+async def test_a_blocking_query_ends_with_its_wait(here: Site):
+    """Where nothing changed the answer is 304, and the agent has been heard of."""
+    await here.apply()
+    api = await here.being(Role.AGENT)
+    _, known, _ = await watch(api)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    assert await watch(api, known, "1") == (304, known, b"")
+    assert 0.9 < loop.time() - begin < 5
+
+
+async def test_an_unknown_tag_is_no_reason_to_wait(here: Site):
+    """An agent that has something else gets the slice at once."""
+    async with asyncio.timeout(5):
+        status, _, _ = await watch(await here.being(Role.AGENT), "0" * 32, "50")
+    assert status == 200
+
+
+@pytest.mark.parametrize("wait", ["56", "-1", "x", "1.5", "9" * 30])
+async def test_a_wait_is_bounded(wait: str, here: Site):
+    """Nobody holds a connection for longer than 55 seconds."""
+    with pytest.raises(BadInput):
+        await watch(await here.being(Role.AGENT), wait=wait)
+
+
+async def test_a_revocation_is_in_the_slice_at_once(here: Site):
+    """Deny list and lists of all issuers come with the answer to a waiting query."""
+    await here.apply()
+    held, api = await here.issue("payments"), await here.being(Role.AGENT)
+    _, known, before = await watch(api)
+    assert parse_slice(before).crls == ()
+    waiting = asyncio.create_task(watch(api, known, "50"))
+    await here.operator.send("POST", "/v1/revocations", RevocationRequest(serial=held.leaf.serial))
+    async with asyncio.timeout(5):
+        slice_ = parse_slice((await waiting)[2])
+    assert slice_.denied == (held.leaf.fingerprint,)
+    assert len(slice_.crls) == 2
+
+
+async def test_a_revoked_agent_is_refused_everywhere(here: Site):
+    """Its open connection gives no slice, no certificate and takes no report."""
+    await here.apply()
+    held = await here.join()
+    api = here.holder(held)
+    await watch(api)
+    await here.operator.send("POST", "/v1/revocations", RevocationRequest(name=f"handfast/agent/{AGENT}"))
+    for method, path in (("GET", "/v1/agents/self/world"), ("POST", "/v1/agents/self/certificates"), ("POST", "/v1/agents/self/report")):
+        assert problem(await raw(api, method, path, b"{}")) == (403, "revocation.revoked")
+
+
+async def test_an_agent_that_nobody_knows_gets_nothing(here: Site):
+    """A certificate of an agent that was forgotten opens nothing."""
+    api = await here.being(Role.AGENT)
+    ledger = here.server.platform.ledger
+    from handfast.io.database import step  # noqa: PLC0415
+
+    await ledger._db.write(step("delete from agents"))
+    for call in (watch(api), tell(api)):
+        with pytest.raises(Refused) as caught:
+            await call
+        assert caught.value.refusal.reason is Reason.NOT_FOUND
+
+
+# Certificates of hosts
+
+
+async def host_certificate(api: Api, host: str) -> CertificateAnswer:
+    request = HostCertificateRequest(host=host, csr=new_key().csr_pem)
+    return await api.call("POST", "/v1/agents/self/certificates", CertificateAnswer, request)
+
+
+async def test_a_gateway_gets_certificates_for_hosts_of_the_world(here: Site):
+    """The certificate names the host alone, under the gateway's identity."""
+    await here.apply()
+    answer = await host_certificate(await here.being(Role.AGENT), HOST)
+    leaf = facts(pem_certificates(answer.chain)[0])
+    assert leaf.dns_sans == (HOST,)
+    assert leaf.uri_sans == (f"spiffe://{DOMAIN}/handfast/gateway/{AGENT}",)
+
+
+@pytest.mark.parametrize("host", ["other.example.org", "payments.internal", "localhost", f"API.{DOMAIN}", "*"])
+async def test_a_gateway_gets_no_certificate_for_another_name(host: str, here: Site):
+    """What the world does not serve has no certificate."""
+    await here.apply()
+    with pytest.raises(Refused) as caught:
+        await host_certificate(await here.being(Role.AGENT), host)
+    assert caught.value.refusal.reason is Reason.ISSUANCE_NAME_NOT_ALLOWED
+
+
+# Reports
+
+
+async def test_a_report_is_recorded_whole(here: Site):
+    """Events, counts, findings and the acknowledged slice are there for the operator to see."""
+    await here.apply()
+    api = await here.being(Role.AGENT)
+    _, digest, _ = await watch(api)
+    row = TrafficRow(host=HOST, route="/", identity="", method="GET", code="policy.no-match", count=3)
+    finding = to_plain(FindingRaised(id="f", at=START, source=AGENT, reason=Reason.ENVOY_DIED))
+    await tell(api, acknowledged=digest, findings=[finding], events=[denied(), finding], traffic=[row])
+    status = await here.operator.call("GET", "/v1/status", StatusAnswer)
+    assert [(agent.name, agent.current, agent.findings) for agent in status.agents] == [(AGENT, True, [finding])]
+    assert [event["id"] for event in await recorded(here, "request.denied")] == ["request-1"]
+    assert [event["id"] for event in await recorded(here, "finding.raised")] == ["f"]
+    counted = await here.server.platform.ledger.traffic(here.clock.now() - timedelta(hours=1))
+    assert [(one.host, one.decision, one.count) for one in counted] == [(HOST, "policy.no-match", 3)]
+
+
+async def test_an_event_that_is_told_twice_is_one_event(here: Site):
+    """Agents send again what may not have arrived."""
+    api = await here.being(Role.AGENT)
+    for _ in range(2):
+        await tell(api, events=[denied(1), denied(2)])
+    assert [event["id"] for event in await recorded(here, "request.denied")] == ["request-1", "request-2"]
+
+
+FOREIGN_KINDS: list[Event] = [
+    CertificateIssued(
+        id="c", at=START, serial="1", fingerprint="0", identity="x", dns=(), not_before=START, not_after=START, requester="x"
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        denied(gateway="other"),
+        denied(gateway="server"),
+        to_plain(HandshakeRefused(id="h", at=START, gateway="other", listener="l", peer="p", reason=Reason.REVOKED)),
+        to_plain(FindingRaised(id="f", at=START, source="other", reason=Reason.ENVOY_DIED)),
+        *map(to_plain, FOREIGN_KINDS),
+        {"kind": "agent.joined", "id": "j", "at": "2026-01-01T00:00:00Z", "agent": AGENT, "serial": "1"},
+        {"kind": "nonsense", "id": "n", "at": "2026-01-01T00:00:00Z"},
+        {},
+    ],
+)
+async def test_an_agent_reports_of_itself_and_of_what_agents_see(event: dict[str, Any], here: Site):
+    """Events of others and of foreign kinds are refused, and nothing of such a report is kept."""
+    api = await here.being(Role.AGENT)
+    with pytest.raises(BadInput):
+        await tell(api, events=[denied(1), event], acknowledged="a" * 32)
+    assert not await recorded(here, "request.denied")
+    agent = await here.server.platform.ledger.agent(AGENT)
+    assert agent is not None
+    assert agent.acknowledged == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"events": [denied(n) for n in range(1001)]},
+        {"findings": [{}] * 101},
+        {"findings": [{"x": "y" * 70_000}]},
+        {"acknowledged": "x" * 65},
+        {"traffic": [{"host": "h", "route": "/", "identity": "", "method": "GET", "code": "", "count": -1}]},
+        {"traffic": [{"host": "h", "route": "/", "identity": "", "method": "GET", "code": "", "count": 2**63}]},
+        {"traffic": [{"host": "h" * 1025, "route": "/", "identity": "", "method": "GET", "code": "", "count": 1}]},
+    ],
+    ids=["events", "findings", "a finding", "digest", "negative", "huge", "long"],
+)
+async def test_a_report_is_bounded(body: dict[str, Any], here: Site):
+    """Too much of anything is bad input, and none of it is kept."""
+    assert problem(await raw(await here.being(Role.AGENT), "POST", "/v1/agents/self/report", json.dumps(body))) == (400, "bad-input")
+    assert not await recorded(here, "request.denied")
+    assert not await here.server.platform.ledger.traffic(here.clock.now() - timedelta(hours=1))
+
+
+async def test_requests_are_counted_once_for_metrics_and_once_for_the_ledger(here: Site):
+    """What an agent reports is in ``/metrics``, by decision."""
+    api = await here.being(Role.AGENT)
+    rows = [TrafficRow(host=HOST, route="/", identity="", method="GET", code=code, count=n) for code, n in (("", 5), ("policy.no-match", 2))]
+    await tell(api, traffic=rows)
+    text = here.server.platform.metrics.text().decode()
+    assert f'handfast_requests_total{{decision="allowed",gateway="{AGENT}",host="{HOST}"}} 5.0' in text
+    assert f'handfast_requests_total{{decision="policy.no-match",gateway="{AGENT}",host="{HOST}"}} 2.0' in text
