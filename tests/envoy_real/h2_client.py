@@ -16,7 +16,7 @@ from tests.envoy_real.lone import LOOPBACK, Answer
 def ask_h2(
     context: ssl.SSLContext, port: int, requests: list[tuple[str, str]], *, name: str, authority: str = ""
 ) -> list[Answer]:
-    """Send requests (target and method) one after another on one connection; a reset stream has status 0."""
+    """Send requests (target and method) one after another on one connection; a reset stream or connection has status 0."""
     context.set_alpn_protocols(["h2"])
     with socket.create_connection((LOOPBACK, port), 10) as plain, context.wrap_socket(plain, server_hostname=name) as tls:
         quiet = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
@@ -42,7 +42,7 @@ def _ask(state: h2.connection.H2Connection, tls: ssl.SSLSocket, target: str, met
                 case h2.events.DataReceived():
                     body += event.data or b""
                     state.acknowledge_received_data(event.flow_controlled_length or 0, stream)
-                case h2.events.StreamReset():
+                case h2.events.StreamReset() | h2.events.ConnectionTerminated():
                     return Answer(0, {}, [])
                 case h2.events.StreamEnded():
                     seen = json.loads(body) if body.startswith(b"{") else {}

@@ -11,6 +11,7 @@ import pytest
 from envoy.config.listener.v3 import listener_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
 from grpclib.client import Channel
+from grpclib.config import Configuration
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 from hypothesis import given
@@ -327,6 +328,34 @@ async def test_a_burst_of_publications_is_coalesced(tmp_path: Path):
         assert b"body 49" in response.resources[0].resource.value
         await stream.cancel()
     await server.stop()
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_the_end(tmp_path: Path):
+    """A server must stop though a stream ended amid a message that nobody read."""
+    server = AdsServer()
+    big = route("x")
+    big["virtual_hosts"][0]["request_headers_to_remove"] = ["v" * 10_000] * 2000
+    server.publish({ROUTE: {"r": big}})
+    await server.start(tmp_path / "s")
+    wide = Configuration(http2_connection_window_size=1 << 30, http2_stream_window_size=1 << 30)
+    channel = Channel(path=str(tmp_path / "s"), config=wide)
+    kinds = (discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse)
+    async with asyncio.timeout(LIMIT), channel.request(DELTA, Cardinality.STREAM_STREAM, *kinds) as stream:
+        await stream.send_message(subscribe(["r"]))
+        channel._protocol.connection._transport.pause_reading()
+        assert await eventually(lambda: _is_stuck(server))
+        await stream.cancel()
+        assert await eventually(lambda: _is_idle(server))
+        await server.stop()
+    channel.close()
+
+
+async def _is_idle(server: AdsServer) -> bool:
+    return not server._sessions
+
+
+async def _is_stuck(server: AdsServer) -> bool:
+    return any(session.transport.get_write_buffer_size() for session in server._sessions)
 
 
 async def test_nobody_connected_acknowledges_nothing():

@@ -43,7 +43,8 @@ def normalise(raw_target: str) -> str | Refusal:
     Escapes of unreserved characters are undone and dot segments followed (RFC 3986 sections 6.2.2.2 and 5.2.4), `\` counts as
     `/`, runs of `/` become one, a dot segment's parameters (`/..;x/`) are dropped, and what a path may not hold is escaped.
     A dot segment whose parameters came to light only by that (`/%2e%2e;x/`) is refused, as some services would follow it.
-    What else is escaped stays as it is: `/%c3%a9` and `/%C3%A9` are two paths.
+    What else is escaped stays as it is: `/%c3%a9` and `/%C3%A9` are two paths. Octets beyond ASCII, which HTTP/2 alone can carry
+    bare, are for Envoy what their escapes in upper case are: write them so.
     """
     if len(raw_target) > MAX_TARGET_BYTES:
         return _refusal(f"the target is longer than {MAX_TARGET_BYTES} bytes")

@@ -16,7 +16,6 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -77,7 +76,8 @@ def encode(type_url: str, name: str, document: Json) -> any_pb2.Any:
     place = _place((type_url, name))
     if type_url not in ORDER:
         raise BadInput("resources of this type are not served", key=place)
-    _load_messages()
+    for module in MESSAGES:
+        import_module(module)
     body = any_pb2.Any()
     try:
         json_format.ParseDict({"@type": type_url, **document}, body)
@@ -87,12 +87,6 @@ def encode(type_url: str, name: str, document: Json) -> any_pb2.Any:
     if body.ByteSize() > MAX_RESOURCE:
         raise BadInput(f"it is over {MAX_RESOURCE >> 20} MiB", key=place)
     return body
-
-
-@cache
-def _load_messages() -> None:
-    for module in MESSAGES:
-        import_module(module)
 
 
 def _make_canonical(message: Message) -> None:
@@ -273,13 +267,11 @@ class AdsServer:
     async def stop(self) -> None:
         """End all streams and take the socket away. Envoy goes on with what it has, and comes back by itself."""
         server, self._server = self._server, None
-        if server is None:
-            return
         for session in self._sessions:
             session.transport.abort()  # grpclib would leave the connections open, and Envoy would wait on them
-        server.close()
-        await server.wait_closed()
-        if self._path:
+        if server and self._path:
+            server.close()
+            await server.wait_closed()
             self._path.unlink(missing_ok=True)
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -314,10 +306,9 @@ class AdsServer:
             await self._tell()
 
     async def _read(self, session: _Session, first: discovery.DeltaDiscoveryRequest, stream: Stream) -> None:
-        request: discovery.DeltaDiscoveryRequest | None = first
-        while request is not None:
+        await self._take(session, _receive(session.state, first))
+        async for request in stream:
             await self._take(session, _receive(session.state, request))
-            request = await stream.recv_message()
 
     async def _write(
         self, session: _Session, send: Callable[[discovery.DeltaDiscoveryResponse], Awaitable[None]]

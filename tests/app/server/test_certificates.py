@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from handfast.app.client import Api
@@ -22,7 +22,7 @@ from handfast.base.refusal import BadInput, Refused
 from handfast.io.credentials import Credential, new_key
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.revocation import RevocationReason
-from tests.app.sites import DOMAIN, WORLD, Site
+from tests.app.sites import DOMAIN, Site
 
 
 async def renew(api: Api, csr: str = "") -> CertificateAnswer:
@@ -217,7 +217,7 @@ async def test_one_certificate_is_shown_with_its_pem(here: Site):
     """A serial finds its certificate in either case; an unknown one is not found."""
     held = await here.issue("ledger")
     row = await here.operator.call("GET", f"/v1/certificates/{held.leaf.serial.upper()}", CertificateRow)
-    assert pem_certificates(row.certificate) == [held.leaf_der]
+    assert pem_certificates(row.certificate) == (held.leaf_der,)
     assert row.fingerprint == held.leaf.fingerprint
     with pytest.raises(Refused) as caught:
         await here.operator.call("GET", f"/v1/certificates/{'0' * 40}", CertificateRow)
@@ -232,11 +232,8 @@ async def test_revoking_a_name_revokes_all_of_its_live_certificates(here: Site):
     await here.issue("b")
     answer = await revoke(here, name="a", reason="cessationOfOperation")
     assert {row.serial for row in answer.revoked} == live
-    assert {(row.state, row.revocation_reason, row.revoked_at) for row in answer.revoked} == {
-        ("revoked", "cessationOfOperation", here.clock.now().replace(microsecond=answer.revoked[0].revoked_at.microsecond))
-        if answer.revoked[0].revoked_at
-        else ()
-    }
+    assert {(row.state, row.revocation_reason) for row in answer.revoked} == {("revoked", "cessationOfOperation")}
+    assert {row.revoked_at for row in answer.revoked} == {here.clock.now()}
     assert here.server.platform.slices.denied == {row.fingerprint for row in answer.revoked}
 
 
@@ -272,10 +269,3 @@ async def test_a_revocation_that_makes_no_sense_is_bad_input(target: dict[str, s
     """Exactly one target, a serial in hex, a reason that can be given."""
     with pytest.raises(BadInput):
         await revoke(here, **target)
-
-
-def test_an_ed25519_request_is_judged_without_a_crash():
-    """Guards the helper above: keys of other kinds make readable requests."""
-    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(ed25519.Ed25519PrivateKey.generate(), None)
-    assert csr.is_signature_valid
-    assert WORLD.startswith("trust_domain")

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from handfast.access.slice import Slice, parse_slice
+from handfast.app.agent.findings import Findings
 from handfast.app.agent.gateway import GatewayKeeper
 from handfast.app.agent.paths import AgentPaths
 from handfast.app.agent.reporting import Reporter
@@ -75,22 +76,25 @@ class Agent:
         self._context = RotatingSSLContext(anonymous_context(config.bundle_pem.encode()))
         self._api = Api.remote(config.server_url, self._context)
         self._slice: Slice | None = None
+        self._known_cas: list[bytes] = []
         self._used: Credential | None = None
         self._admin = EnvoyAdmin(paths.socket("admin"))
         by = config.trust_domain.id(f"{GATEWAY_NAME}{config.name}")
         self._sessions = Sessions(paths.session_key, str(by), config.trust_domain, clock)
+        self._findings = Findings(config.name, clock)
         self._reporter = Reporter(
             name=config.name,
             clock=clock,
             send=self._send,
             admin=self._admin,
             log=paths.access_log,
-            known_cas=self._known_cas,
+            known_cas=lambda: self._known_cas,
+            findings=self._findings,
         )
         self._ads = AdsServer()
         self._gateway = GatewayKeeper(
             paths=paths, ads=self._ads, clock=clock, ask=self._ask_for_host, by=str(by), jwks=self._sessions.jwks,
-            find=self._reporter.find,
+            findings=self._findings,
         )  # fmt: skip
         self._ads.on_rejected(self._gateway.rejected)
         self._front = Front(self._sessions.app(), on_failed_handshake=lambda _: None)
@@ -159,7 +163,7 @@ class Agent:
         await self._api.close()
 
     def _envoy_died(self, how: Exit) -> None:
-        self._reporter.find(how.refusal.reason, dict(how.refusal.evidence))
+        self._findings.find(how.refusal.reason, dict(how.refusal.evidence))
 
     # The agent's own certificate
 
@@ -188,7 +192,7 @@ class Agent:
             try:
                 await self._ensure_identity()
             except HandfastError as error:
-                self._reporter.find(Reason.RENEWAL_FAILED, {"agent": self.config.name, "error": str(error)})
+                self._findings.find(Reason.RENEWAL_FAILED, {"agent": self.config.name, "error": str(error)})
 
     def _ask_for_host(self, host: str) -> Ask:
         async def ask(csr: str) -> CertificateAnswer:
@@ -205,7 +209,7 @@ class Agent:
             try:
                 await self._take(parse_slice(self.paths.slice.read_bytes()))
             except HandfastError as error:
-                self._reporter.find(Reason.SNAPSHOT_BAD, {"file": self.paths.slice.name, "error": str(error)})
+                self._findings.find(Reason.SNAPSHOT_BAD, {"file": self.paths.slice.name, "error": str(error)})
 
     async def _watch(self) -> None:
         """Follow the server's slice with blocking queries, for ever."""
@@ -214,10 +218,10 @@ class Agent:
             try:
                 known = await self._look(known)
             except Unavailable as error:
-                self._reporter.find(Reason.SNAPSHOT_STALE, {"error": str(error)})
+                self._findings.find(Reason.SNAPSHOT_STALE, {"error": str(error)})
                 await self._clock.sleep(RETRY_S)
             except HandfastError as error:
-                self._reporter.find(Reason.SNAPSHOT_BAD, {"error": str(error)})
+                self._findings.find(Reason.SNAPSHOT_BAD, {"error": str(error)})
                 await self._clock.sleep(RETRY_S)
 
     async def _look(self, known: str) -> str:
@@ -225,6 +229,7 @@ class Agent:
         response = await self._api.send(
             "GET", "/v1/agents/self/world", query={"wait": str(WATCH_S)}, headers=headers, timeout_s=WATCH_S + 10
         )
+        self._findings.resolve(Reason.SNAPSHOT_STALE)
         if response.status_code != 200:
             return known
         slice_ = parse_slice(response.content, self._slice)
@@ -234,11 +239,8 @@ class Agent:
 
     async def _take(self, slice_: Slice) -> None:
         self._slice = slice_
+        self._known_cas = [der for pem in slice_.issuers for der in pem_certificates(pem)]
         await self._gateway.take(slice_)
-
-    def _known_cas(self) -> list[bytes]:
-        """Give every CA certificate known here."""
-        return [der for pem in (self._slice.issuers if self._slice else ()) for der in pem_certificates(pem)]
 
     # Reports
 

@@ -16,6 +16,7 @@ import structlog
 
 from handfast.access.policy import Host
 from handfast.access.slice import Slice
+from handfast.app.agent.findings import Findings
 from handfast.app.agent.paths import AgentPaths
 from handfast.app.keeping import Ask, Kept
 from handfast.base.reasons import Reason
@@ -29,7 +30,6 @@ from handfast.io.xds_state import Rejected
 _log = structlog.get_logger("handfast.agent")
 ACKNOWLEDGE_S = 30.0
 
-Find = Callable[[Reason, dict[str, str]], None]
 AskForHost = Callable[[str], Ask]
 
 
@@ -45,12 +45,20 @@ class GatewayKeeper:
     """Keeps Envoy in step with the slice and with the certificates of its hosts."""
 
     def __init__(
-        self, *, paths: AgentPaths, ads: AdsServer, clock: Clock, ask: AskForHost, by: str, jwks: str, find: Find
+        self,
+        *,
+        paths: AgentPaths,
+        ads: AdsServer,
+        clock: Clock,
+        ask: AskForHost,
+        by: str,
+        jwks: str,
+        findings: Findings,
     ) -> None:
         """Know where to publish, whom to ask for certificates, and where findings go."""
         self.state = GatewayState()
         self._paths, self._ads, self._clock, self._ask = paths, ads, clock, ask
-        self._by, self._jwks, self._find = by, jwks, find
+        self._by, self._jwks, self._findings = by, jwks, findings
         self._program = files("handfast.envoy").joinpath("access.lua").read_text()
         self._kept: dict[str, Kept] = {}
         self._settling: asyncio.Task[None] | None = None
@@ -79,7 +87,7 @@ class GatewayKeeper:
             try:
                 await kept.ensure()
             except HandfastError as error:
-                self._find(Reason.RENEWAL_FAILED, {"host": name, "error": str(error)})
+                self._findings.find(Reason.RENEWAL_FAILED, {"host": name, "error": str(error)})
         return self._pairs(slice_) != before
 
     def _pairs(self, slice_: Slice) -> dict[str, KeyPair]:
@@ -99,7 +107,7 @@ class GatewayKeeper:
         try:
             digest = self._ads.publish(translate(slice_, gateway, retired=retired))
         except (HandfastError, ValueError) as error:
-            self._find(Reason.SNAPSHOT_BAD, {"slice": slice_.digest, "error": str(error)})
+            self._findings.find(Reason.SNAPSHOT_BAD, {"slice": slice_.digest, "error": str(error)})
             return
         if self._settling:
             self._settling.cancel()
@@ -109,12 +117,13 @@ class GatewayKeeper:
         """Wait for Envoy's word on what was published."""
         while not await self._ads.wait_acknowledged(digest, ACKNOWLEDGE_S):
             _log.warning("envoy.slow", slice=slice_.digest)
+        self._findings.resolve(Reason.ENVOY_REJECTED, Reason.SNAPSHOT_BAD)
         self.state.acknowledged.publish(slice_.digest)
         _log.debug("envoy.current", slice=slice_.digest, revision=slice_.revision)
 
     def rejected(self, rejected: Rejected) -> None:
         """Turn Envoy's rejection into a finding, with Envoy's words."""
-        self._find(
+        self._findings.find(
             Reason.ENVOY_REJECTED,
             {
                 "type": rejected.type_url.rpartition(".")[2],

@@ -13,17 +13,16 @@ from typing import Any
 
 import structlog
 
+from handfast.app.agent.findings import Findings
 from handfast.app.agent.traffic import METRIC, Kind, grown, read_counts
 from handfast.app.server.messages import AgentReport, TrafficRow
-from handfast.base.events import Event, FindingRaised
-from handfast.base.reasons import Reason
+from handfast.base.events import Event
 from handfast.base.refusal import BadInput, HandfastError, Refusal, Unavailable
 from handfast.doctor.verdict import verdict
 from handfast.envoy.access_log import read_row
 from handfast.envoy.failures import FailureReport
 from handfast.io.encoding import to_plain
 from handfast.io.envoy_admin import EnvoyAdmin
-from handfast.io.ids import new_event_id
 from handfast.io.ports import Clock
 from handfast.io.tail import Tail
 
@@ -31,8 +30,6 @@ _log = structlog.get_logger("handfast.agent")
 MOST_EVENTS = 500
 COUNT_EVERY_S = 2.0
 RETRY_S = 1.0
-FINDING_AGAIN_S = 60.0
-MOST_FINDINGS = 100
 
 Send = Callable[[AgentReport], Awaitable[None]]
 KnownCas = Callable[[], Sequence[bytes]]
@@ -43,25 +40,21 @@ class Reporter:
     """Reports for one agent."""
 
     def __init__(
-        self, *, name: str, clock: Clock, send: Send, admin: EnvoyAdmin, log: Path, known_cas: KnownCas
+        self,
+        *,
+        name: str,
+        clock: Clock,
+        send: Send,
+        admin: EnvoyAdmin,
+        log: Path,
+        known_cas: KnownCas,
+        findings: Findings,
     ) -> None:
         """Follow ``log`` from where it was left."""
         self._name, self._clock, self._send, self._admin, self._known_cas = name, clock, send, admin, known_cas
         self._tail = Tail(log, position_file=log.with_suffix(".position"))
+        self._findings = findings
         self._counted: dict[Kind, int] = {}
-        self._findings: dict[str, FindingRaised] = {}
-        self._untold: list[FindingRaised] = []
-
-    def find(self, reason: Reason, evidence: dict[str, str]) -> None:
-        """Raise a finding. The same one is told again after a minute at the earliest."""
-        key, now = f"{reason}{sorted(evidence.items())}", self._clock.now()
-        held = self._findings.get(key)
-        if held and (now - held.at).total_seconds() < FINDING_AGAIN_S:
-            return
-        finding = FindingRaised(id=new_event_id(), at=now, source=self._name, reason=reason, evidence=evidence)
-        self._findings = dict([*self._findings.items(), (key, finding)][-MOST_FINDINGS:])
-        self._untold = [*self._untold, finding][-MOST_FINDINGS:]
-        _log.warning(reason.value, **evidence)
 
     async def follow_log(self) -> None:
         """Read Envoy's log for ever, and send what it says."""
@@ -97,10 +90,10 @@ class Reporter:
     async def tell(self, acknowledged: str) -> None:
         """Send one report; what could not be sent goes with the next one."""
         now, traffic = await self._look()
-        told = list(self._untold)
+        told = list(self._findings.untold)
         report = AgentReport(
             acknowledged=acknowledged,
-            findings=_plain(list(self._findings.values())),
+            findings=_plain(self._findings.standing),
             events=_plain(told),
             traffic=traffic,
         )
@@ -110,7 +103,7 @@ class Reporter:
             _log.debug("report.failed", error=str(error))
             return
         self._counted = now
-        self._untold = [finding for finding in self._untold if finding not in told]
+        self._findings.told(told)
 
     async def _look(self) -> tuple[dict[Kind, int], list[TrafficRow]]:
         try:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvloop
 
-from handfast import __version__
-from handfast.app import demo
 from handfast.app.cli.reaching import DEFAULT_DATA, Data, user_name
 from handfast.app.cli.worlds import read_world
-from handfast.app.logs import log_to
-from handfast.app.up import P12_PASSWORD, Running, UpConfig, up
 from handfast.base.refusal import BadInput
-from handfast.io.clock import SystemClock
 from handfast.io.files import private_directory
 from handfast.io.sealed import Passphrase, PassphraseCredential, PassphraseFile, PassphraseVariable, read_passphrase
 
@@ -65,6 +55,10 @@ def run(
       handfast up --config handfast.yaml
       handfast up --config handfast.yaml --data /var/lib/handfast --passphrase-file /etc/handfast/passphrase
     """
+    from handfast.app.cli.serving import serve  # noqa: PLC0415 - the other commands need none of the programs
+    from handfast.app.logs import log_to  # noqa: PLC0415
+    from handfast.app.up import UpConfig  # noqa: PLC0415
+
     private_directory(data)
     log_to(log or str(data / "handfast.log"), logging.DEBUG if verbose else logging.INFO)
     started_with = UpConfig(
@@ -78,63 +72,7 @@ def run(
         passphrase=_passphrase(passphrase_file),
         operator=user_name(),
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(started_with, data))
-
-
-async def _run(config: UpConfig, shown: Path) -> None:
-    """Serve until a signal comes; one that comes while starting ends the start."""
-    serving = asyncio.create_task(_serve(config, shown))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, serving.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
-    typer.echo("stopped", err=True)
-
-
-async def _serve(config: UpConfig, shown: Path) -> None:
-    typer.echo(f"Handfast {__version__} is starting …", err=True)
-    async with up(config, SystemClock()) as running:
-        for line in _greeting(running, shown):
-            typer.echo(line)
-        await running.agent.failed()
-
-
-def _greeting(running: Running, data: Path) -> Iterator[str]:
-    server, config = running.server, running.config
-    yield "Handfast is up. Ctrl-C stops it."
-    yield ""
-    for host in server.platform.slices.world.hosts.values():
-        yield f"  gateway       https://{host.name}:{host.listen.port}" + (
-            " (a demo service behind it)" if running.demo else ""
-        )
-    yield f"  trust domain  {server.platform.trust_domain}"
-    keys = (
-        "sealed"
-        if server.platform.authority.sealed
-        else "not sealed: --passphrase-file seals those of a new data directory"
-    )
-    yield f"  authority     {data / 'authority'}, keys {keys}"
-    if running.demo:
-        yield f"  CA            {data / 'demo' / 'ca.pem'}"
-        yield f"  client        {data / 'demo' / 'client.pem'}, client-key.pem, client.p12 (password: {P12_PASSWORD})"
-    yield f"  API           {server.url}, operator's certificate in {data / 'operator'}"
-    yield f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics"
-    for warning in running.warnings:
-        yield f"  warning       {warning}"
-    if running.demo:
-        yield from _lines_to_try(data, config.gateway_port)
-
-
-def _lines_to_try(data: Path, port: int) -> Iterator[str]:
-    files, url = data / "demo", f"https://{demo.HOST}:{port}/"
-    certificate = f"--cert {files / 'client.pem'} --key {files / 'client-key.pem'}"
-    yield ""
-    yield "Try:"
-    yield f"  curl --cacert {files / 'ca.pem'} {url}"
-    yield f"  curl --cacert {files / 'ca.pem'} {certificate} {url}"
-    yield f"  curl --cacert {files / 'ca.pem'} {certificate} -X DELETE {url}"
+    serve(started_with, data)
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

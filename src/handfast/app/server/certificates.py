@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from starlette.requests import Request
 
-from handfast.app.server.callers import HOLDERS, OPERATOR_PREFIX, OPERATORS, Caller
+from handfast.app.server.callers import HOLDERS, OPERATOR_PREFIX, OPERATORS, Caller, Role
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import (
     CertificateAnswer,
@@ -34,6 +34,7 @@ from handfast.trust.revocation import RevocationReason
 
 PAGE = 500
 NEWEST = 2**63 - 1
+_RENEW_RESERVED = frozenset({Role.AGENT, Role.OPERATOR})  # a gateway's certificates follow the world alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,23 @@ class Certificates:
         )
 
     async def renew(self, caller: Caller, _: Request, body: RenewRequest) -> CertificateAnswer:
-        """Issue the next certificate to the holder of one, with the same names and life."""
+        """Issue the next certificate to the holder of one, with the same names and life, as far as its entry still grants them."""
         held = caller.certificate
         if held is None or caller.identity is None:
             raise Refused(Refusal(Reason.CALLER_UNKNOWN, {"caller": str(caller)}))
         record = await self.platform.ledger.by_fingerprint(held.fingerprint)
         if record is None or record.state is not CertificateState.ISSUED:
             raise Refused(Refusal(Reason.REVOKED if record else Reason.CALLER_UNKNOWN, {"serial": held.serial}))
-        ttl = whole_minutes(held.window.length)
-        return await issue(self.platform, caller, caller.identity, body.csr, dns=held.dns_sans, ttl=ttl)
+        entry = self.platform.slices.world.workloads.get(caller.identity.name)
+        dns = tuple(name for name in held.dns_sans if entry is None or name in entry.dns)
+        life = whole_minutes(held.window.length)
+        ttl = min(life, entry.ttl) if entry else life
+        renewed = await issue(
+            self.platform, caller, caller.identity, body.csr, dns=dns, ttl=ttl, reserved=caller.role in _RENEW_RESERVED
+        )
+        if caller.role is Role.AGENT:
+            await self.platform.ledger.agent_renewed(caller.name, renewed.serial, self.platform.clock.now())
+        return renewed
 
     async def list_certificates(self, _: Caller, request: Request, __: None) -> CertificateList:
         """List the inventory, newest first."""

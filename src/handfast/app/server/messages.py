@@ -11,6 +11,8 @@ from msgspec import Meta, Struct
 GATEWAY_NAME = "handfast/gateway/"
 """What the name of a gateway's identity begins with; its agent's name follows."""
 
+_END = r"$(?!\n)"  # Python's "$" lets a line end pass, and JSON Schema has no "\Z"
+
 Name = Annotated[str, Meta(min_length=1, max_length=512, description="An identity's name, such as payments")]
 DnsName = Annotated[str, Meta(min_length=1, max_length=253)]
 Csr = Annotated[str, Meta(max_length=16384, description="PKCS#10, PEM")]
@@ -74,7 +76,7 @@ class CertificateList(Message):
 class RevocationRequest(Message):
     """Revoke one certificate by serial (hex), or all live ones of a name."""
 
-    serial: Annotated[str, Meta(pattern="^[0-9a-f]{0,40}$")] = ""
+    serial: Annotated[str, Meta(pattern=f"^[0-9a-f]{{0,40}}{_END}")] = ""
     name: Annotated[str, Meta(max_length=512)] = ""
     reason: Annotated[str, Meta(max_length=32, description="One of RFC 5280 section 5.3.1")] = "unspecified"
 
@@ -147,7 +149,7 @@ class JoinRequest(Message):
     """An agent's first words: a join token, and a CSR for its own certificate."""
 
     token: Annotated[str, Meta(min_length=16, max_length=128)]
-    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: Annotated[str, Meta(pattern=f"^[a-z0-9][a-z0-9-]{{0,62}}{_END}")]
     csr: Csr
 
 

@@ -17,6 +17,7 @@ from handfast.access.world import World
 from handfast.access.world_file import digest, parse_world, warnings
 from handfast.app.server.agents import agent_rows
 from handfast.app.server.callers import EVERYONE, OPERATORS, Caller
+from handfast.app.server.certificates import NEWEST, bounded_number
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import AuthorityAnswer, StatusAnswer, WorldAnswer
 from handfast.app.server.platform import Platform
@@ -27,6 +28,7 @@ from handfast.io.ledger import TrafficCount
 from handfast.trust.facts import facts
 
 TRAFFIC_WINDOW = timedelta(days=7)
+LATEST = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,9 @@ class Worlds:
 
     async def export(self, _: Caller, request: Request, __: None) -> Response:
         """Give the world file that counts, as it was written."""
-        wanted = request.query_params.get("revision")
-        if wanted is not None and not wanted.isdigit():
-            raise BadInput("a revision is a number", key="revision")
+        wanted = bounded_number(request.query_params.get("revision"), "revision", LATEST, NEWEST)
         ledger = self.platform.ledger
-        revision = await (ledger.revision(int(wanted)) if wanted else ledger.latest_revision())
+        revision = await (ledger.latest_revision() if wanted == LATEST else ledger.revision(wanted))
         if revision is None:
             raise BadInput(
                 "there is no such revision", key="revision", hint="apply a world file first (handfast apply)"

@@ -1,0 +1,140 @@
+"""What all endpoints have in common: bodies that are bounded and checked, problem documents, the OpenAPI document."""
+
+import asyncio
+import json
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from handfast.app.server.build import endpoints
+from handfast.app.server.callers import Role
+from handfast.app.server.endpoints import MAX_BODY, Endpoint, _reader, openapi, problem
+from handfast.app.server.messages import AgentReport, CertificateRequest, JoinRequest, Message, RevocationRequest
+from handfast.app.server.platform import Platform
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused, Unavailable
+from handfast.sdk.contexts import anonymous_context
+from tests.app.sites import Site, raw
+from tests.app.sites import problem as read_problem
+
+ALL = endpoints(cast("Platform", None))
+WITH_BODY = [e for e in ALL if e.body is not None and e.body is not str]
+DOCUMENT = openapi(ALL)
+
+
+def name_of(endpoint: Endpoint) -> str:
+    return f"{endpoint.method} {endpoint.path}"
+
+
+async def caller(site: Site, endpoint: Endpoint) -> Any:  # noqa: ANN401
+    if Role.OPERATOR in endpoint.roles:
+        return site.operator
+    return await site.being(Role.AGENT)
+
+
+@pytest.mark.parametrize("endpoint", WITH_BODY, ids=name_of)
+async def test_a_body_that_is_not_as_described_is_bad_input(endpoint: Endpoint, here: Site):
+    """No JSON, another shape, an unknown field: refused with the place, before anything happens."""
+    api, before = await caller(here, endpoint), here.server.platform.ledger.event_head.value
+    bodies = [b"", b"{", b"\xff", b"null", b"[]", b'"x"', b'{"unknown": 1}', b'{"csr": 1}', b"[" * 100_000, b'{"a":' * 100_000]
+    for body in bodies:
+        if body == b"null" and endpoint.method == "GET":
+            continue
+        response = await raw(api, endpoint.method, endpoint.path, body)
+        assert read_problem(response) == (400, "bad-input"), body[:20]
+    assert "unknown" in (await raw(api, endpoint.method, endpoint.path, b'{"unknown": 1}')).json()["detail"]
+    assert here.server.platform.ledger.event_head.value == before
+
+
+async def test_a_body_is_bounded_for_everybody(here: Site):
+    """A stranger's body is read up to the bound and no further."""
+    response = await raw(here.anonymous(), "POST", "/v1/agents/join", b" " * (MAX_BODY + 1))
+    assert read_problem(response) == (400, "bad-input")
+
+
+async def test_a_stranger_sends_no_body_where_nobody_may(here: Site):
+    """Who may not call is refused before the body has come."""
+    context = anonymous_context(here.bundle.encode())
+    reader, writer = await asyncio.open_connection(*here.server.api_address, ssl=context, server_hostname="localhost")
+    writer.write(b"PUT /v1/world HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert b" 401 " in await reader.readline()
+    writer.transport.abort()
+
+
+async def test_unknown_paths_and_methods_are_no_endpoints(here: Site):
+    """Nothing is served beside the endpoints."""
+    assert (await raw(here.operator, "GET", "/v1/nothing")).status_code == 404
+    assert (await raw(here.operator, "DELETE", "/v1/world")).status_code == 405
+    assert (await raw(here.operator, "GET", "/metrics")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BadInput("bad", key="k", hint="do"), 400, "bad-input"),
+        (Unavailable("away", hint="wait"), 503, "unavailable"),
+        *((Refused(Refusal(reason)), None, reason.value) for reason in Reason),
+    ],
+    ids=lambda value: getattr(getattr(value, "refusal", None), "reason", None),
+)
+def test_every_error_is_a_problem_document(error: HandfastError, status: int | None, code: str):
+    """Code, title, detail and hint are the error's own; the status says who has to act."""
+    response = problem(error)
+    document = msgspec.json.decode(cast("bytes", response.body))
+    assert response.media_type == "application/problem+json"
+    assert document["code"] == code
+    assert document["status"] == response.status_code == (status or response.status_code)
+    assert 400 <= response.status_code < 600
+    assert (document["title"], document["detail"], document["hint"]) == (error.message, str(error), error.hint)
+
+
+def test_the_document_is_valid():
+    """OpenAPI 3.1, by the specification's own schema."""
+    OpenAPIV31SpecValidator(cast("Any", DOCUMENT)).validate()
+
+
+def test_the_document_describes_what_is_served_and_nothing_else():
+    """Each operation once, with who may call it, and every name of an operation is its own."""
+    described = {(method.upper(), path) for path, operations in DOCUMENT["paths"].items() for method in operations}
+    assert described == {(e.method, e.path) for e in ALL}
+    operations = [one for operations in DOCUMENT["paths"].values() for one in operations.values()]
+    assert len({one["operationId"] for one in operations}) == len(operations)
+    assert all(one["summary"] and one["description"].startswith("For: ") for one in operations)
+
+
+async def test_the_document_that_is_served_is_this_one(here: Site):
+    """Anybody may read it."""
+    assert (await raw(here.anonymous(), "GET", "/v1/openapi.json")).json() == DOCUMENT
+
+
+async def test_the_routes_are_the_endpoints(here: Site):
+    """What the server routes is what is described, plus the document itself."""
+    front_app = here.server._front._config.app
+    app = cast("Any", front_app).__closure__[0].cell_contents
+    routed = {(method, route.path) for route in app.routes for method in route.methods - {"HEAD"}}
+    assert routed == {(e.method, e.path) for e in ALL} | {("GET", "/v1/openapi.json")}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("body", [CertificateRequest, JoinRequest, RevocationRequest, AgentReport, str])
+@given(data=st.data())
+def test_a_body_is_read_or_refused(body: type[Message | str], data: st.DataObject):
+    """Whatever comes is read, or is bad input; nothing else escapes."""
+    names = list(getattr(body, "__struct_fields__", ("x",)))
+    plain = data.draw(st.dictionaries(st.sampled_from(names) | st.text(max_size=5), JSON, max_size=4))
+    raw_body = data.draw(st.binary(max_size=64) | st.just(json.dumps(plain).encode()))
+    try:
+        _reader(body)(raw_body)
+    except BadInput as error:
+        assert error.message

@@ -1,0 +1,341 @@
+"""A whole platform in a fresh directory: the program as a user starts it, and the commands as a user types them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from handfast.app.client import Api
+from handfast.app.server.messages import (
+    CertificateAnswer,
+    CertificateRequest,
+    RevocationAnswer,
+    RevocationRequest,
+    WorldAnswer,
+)
+from handfast.io.credentials import new_key
+from tests.e2e.echo import LOOPBACK
+from tests.support.pki import Files, Pki
+
+HANDFAST = Path(sys.executable).with_name("handfast")
+START_S, STOP_S, COMMAND_S = 40.0, 20.0, 40.0
+Event = dict[str, Any]
+
+
+def free_port() -> int:
+    """Give a port that nobody has, outside of those that the kernel hands out to clients meanwhile."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+
+
+def wait_for(what: str, look: Callable[[], Any], limit: float = 10.0) -> Any:  # noqa: ANN401 - what ``look`` gives
+    """Look again and again until there is something to see; give it."""
+    until = time.monotonic() + limit
+    while not (found := look()):
+        assert time.monotonic() < until, f"there is no {what} after {limit} s"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client's certificate and key, in files."""
+
+    files: Files
+
+    @cached_property
+    def chain(self) -> list[x509.Certificate]:
+        """The certificates, the client's own first."""
+        return x509.load_pem_x509_certificates(self.files.chain.read_bytes())
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        """The client's own certificate."""
+        return self.chain[0]
+
+    @property
+    def der(self) -> bytes:
+        """The client's own certificate."""
+        return self.leaf.public_bytes(Encoding.DER)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, as records have it."""
+        return sha256(self.der).hexdigest()
+
+    @property
+    def serial(self) -> str:
+        """The serial number, as records have it."""
+        return serial_of(self.leaf)
+
+
+def serial_of(certificate: x509.Certificate) -> str:
+    """Give a serial number in whole octets, lower case hex."""
+    number = certificate.serial_number
+    return number.to_bytes((number.bit_length() + 7) // 8, "big").hex()
+
+
+class Platform:
+    """``handfast up --config``, in one data directory. Start it, ask it, stop it; start it again."""
+
+    def __init__(self, directory: Path, world: str, gateway: int) -> None:
+        """Write the world file; nothing runs yet."""
+        self.directory, self.gateway = directory, gateway
+        self.data = directory / "data"
+        self.world_file = directory / "handfast.yaml"
+        self.world_file.write_text(world)
+        self.greeting: list[str] = []
+        self._process: subprocess.Popen[str] | None = None
+
+    # The program
+
+    @property
+    def pid(self) -> int:
+        """The program's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def api_port(self) -> int:
+        """Where the API listens, as the greeting says."""
+        return int(self._greeted(r"https://localhost:(\d+),"))
+
+    @property
+    def metrics_url(self) -> str:
+        """Where the metrics are, as the greeting says."""
+        return self._greeted(r"(http://\S+/metrics)")
+
+    @property
+    def ca(self) -> Path:
+        """The root certificate."""
+        return self.data / "authority" / "root.pem"
+
+    def _greeted(self, pattern: str) -> str:
+        found = re.search(pattern, "\n".join(self.greeting))
+        assert found, self.greeting
+        return found[1]
+
+    def start(self) -> None:
+        """Start the program, and wait until it says that it is up."""
+        options = ["--config", str(self.world_file), "--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0"]
+        command = [str(HANDFAST), "up", *options, "--data", str(self.data), "--workers", "2"]
+        words = (self.directory / "up.err").open("ab")
+        with words:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=words, text=True, start_new_session=True
+            )
+        self.greeting = []
+        reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        reader.start()
+        wait_for("greeting", self._is_up, START_S)
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.greeting.append(line.rstrip())
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.directory / "up.err").read_text()
+        return any("/metrics" in line for line in self.greeting)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """End the program with a signal; give its exit code."""
+        process, self._process = self._process, None
+        assert process is not None
+        process.send_signal(number)
+        try:
+            return process.wait(STOP_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def close(self) -> None:
+        """End the program if it still runs."""
+        if self._process:
+            self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the program runs."""
+        return self._process is not None and self._process.poll() is None
+
+    # Commands
+
+    def run(self, *words: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``handfast`` with this platform's data directory; its exit code is the expected one."""
+        environment = {**os.environ, "HANDFAST_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
+        done = subprocess.run(
+            [HANDFAST, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=self.directory,
+            env=environment,
+            timeout=COMMAND_S,
+        )
+        assert done.returncode == expect, f"handfast {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def events(self, *kinds: str, last: int = 200) -> list[Event]:
+        """Give the last events, oldest first."""
+        wanted = [word for kind in kinds for word in ("--kind", kind)]
+        return [json.loads(line) for line in self.run("events", "--json", "-n", str(last), *wanted).stdout.splitlines()]
+
+    def explain(self, id_: str) -> str:
+        """Give the explanation of a request or an event."""
+        return self.run("explain", id_).stdout
+
+    # The same over the local socket, where a test needs many
+
+    def issue(self, name: str, **more: Any) -> Client:  # noqa: ANN401 - the fields of the request
+        """Issue a certificate; give the files."""
+        key = new_key(name)
+        request = CertificateRequest(name=name, csr=key.csr_pem, **more)
+        answer = self._ask(lambda api: api.call("POST", "/v1/certificates", CertificateAnswer, request))
+        stem = self.directory / f"client-{answer.serial}"
+        files = Files(stem.with_suffix(".pem"), stem.with_suffix(".key"))
+        files.chain.write_text(answer.chain)
+        files.key.touch(0o600)
+        files.key.write_text(key.key_pem)
+        return Client(files)
+
+    def revoke(self, client: Client) -> None:
+        """Revoke a client's certificate, and wait until the gateway knows."""
+        request = RevocationRequest(serial=client.serial)
+        self._ask(lambda api: api.call("POST", "/v1/revocations", RevocationAnswer, request))
+        self.settled()
+
+    def apply(self, world: str) -> WorldAnswer:
+        """Apply a world, and wait until the gateway serves it."""
+        answer: WorldAnswer = self._ask(lambda api: api.call("PUT", "/v1/world", WorldAnswer, world))
+        self.settled()
+        return answer
+
+    def settled(self) -> None:
+        """Wait until the gateway serves what the server knows."""
+        wait_for("gateway that serves the newest", lambda: all(agent["current"] for agent in self.status()["agents"]))
+
+    def status(self) -> dict[str, Any]:
+        """Give the platform's status."""
+        return json.loads(self._ask(lambda api: api.send("GET", "/v1/status")).content)
+
+    def _ask(self, work: Callable[[Api], Any]) -> Any:  # noqa: ANN401 - what the API answers
+        async def asked() -> Any:  # noqa: ANN401
+            async with Api.local(self.data / "server.sock") as api:
+                return await work(api)
+
+        return asyncio.run(asked())
+
+    def hostile_pki(self) -> Pki:
+        """Give an authority that can sign anything under this installation's own issuing key."""
+        return pki_of(self.data / "authority")
+
+
+def pki_of(authority: Path) -> Pki:
+    """Stand on an installation's authority, given its directory."""
+    cert, key, root = ((authority / name).read_bytes() for name in ("issuing.pem", "issuing-key.pem", "root.pem"))
+    return Pki.on(cert, key, root_pem=root)
+
+
+class Feed:
+    """``handfast events --follow --json``: every event as it comes."""
+
+    def __init__(self, platform: Platform) -> None:
+        """Follow from the beginning."""
+        self.events: list[Event] = []
+        self._come = threading.Condition()
+        command = [HANDFAST, "events", "--follow", "--json", "-n", "500", "--data", str(platform.data)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._come:
+                self.events.append(json.loads(line))
+                self._come.notify_all()
+
+    def find(self, limit: float = 10.0, **fields: Any) -> Event:  # noqa: ANN401 - values of JSON
+        """Wait for the event with these fields."""
+
+        def match() -> Event | None:
+            return next((one for one in self.events if all(one.get(k) == v for k, v in fields.items())), None)
+
+        with self._come:
+            found = self._come.wait_for(match, limit)
+        assert found, f"no event with {fields} within {limit} s, but {self.events[-3:]}"
+        return found
+
+    def close(self) -> None:
+        """Stop following."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(STOP_S)
+
+
+# Processes
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this machine, by id and time of its start: an id alone may come to be another's."""
+
+    pid: int
+    parent: int
+    started: int
+    name: str
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        now = _process(self.pid)
+        return now is not None and now.started == self.started
+
+
+def below(pid: int) -> list[Process]:
+    """Give all processes that descend from one."""
+    everyone = [one for entry in Path("/proc").iterdir() if entry.name.isdigit() and (one := _process(int(entry.name)))]
+    return list(_descend(pid, everyone))
+
+
+def _descend(pid: int, everyone: Sequence[Process]) -> Iterator[Process]:
+    for one in everyone:
+        if one.parent == pid:
+            yield one
+            yield from _descend(one.pid, everyone)
+
+
+def _process(pid: int) -> Process | None:
+    """Read /proc/PID/stat (proc(5)); a process that has ended and waits for its parent does not count."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return None if fields[0] in "ZX" else Process(pid, int(fields[1]), int(fields[19]), name)
