@@ -29,7 +29,7 @@ CLOCKS = {"now", "utcnow", "today"}
 
 LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 7
 # Each of these is too large, and known to be. The list may only shrink: what fits by now must leave it.
-LARGE_FILES = {"io/ads.py"}
+LARGE_FILES: set[str] = set()
 LONG_FUNCTIONS = {"base/reasons.py:_table"}  # a table
 MANY_PARAMETERS: set[str] = set()
 

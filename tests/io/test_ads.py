@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from envoy.config.listener.v3 import listener_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as discovery
 from grpclib.client import Channel
@@ -442,6 +443,21 @@ async def test_a_resource_of_several_mebibytes_arrives(tmp_path: Path):
     ]
     async with platform(tmp_path) as (server, _):
         assert await server.wait_acknowledged(server.publish(big), LIMIT)
+
+
+@pytest.mark.e2e
+def test_it_works_on_uvloop(tmp_path: Path):
+    """The loop that the programs run on must serve and supervise as asyncio's own does."""
+
+    async def story() -> None:
+        port = free_port()
+        async with platform(tmp_path) as (server, envoy):
+            assert await server.wait_acknowledged(server.publish(world(port, "one")), LIMIT)
+            os.kill(envoy.pid, 9)
+            assert await eventually(lambda: _serves(port, "one"))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(story())
 
 
 @pytest.mark.e2e

@@ -5,6 +5,7 @@ Every new certificate has a new key. A failed renewal is tried again, sooner as 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ class Kept:
         """Begin with what is on disk, if that still counts."""
         self._path, self._clock, self._ask = path, clock, ask
         self._jitter = random.uniform(-1, 1)  # noqa: S311 - spreads renewals, keeps no secret
+        self._alone = asyncio.Lock()
         held = load(path)
         self.current: Topic[Credential | None] = Topic(held if held and held.window.contains(clock.now()) else None)
 
@@ -40,6 +42,10 @@ class Kept:
         Raises:
             HandfastError: there is none that counts, and none is to be had.
         """
+        async with self._alone:
+            return await self._ensured()
+
+    async def _ensured(self) -> Credential:
         held = self.current.value
         if held and self._clock.now() < held.window.renew_at(self._jitter):
             return held

@@ -41,9 +41,7 @@ local function each(der, from, next, visit)
 end
 
 local VALUES = {}
-for i = 1, 64 do
-  VALUES[byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", i)] = i - 1
-end
+for i = 1, 64 do VALUES[byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", i)] = i - 1 end
 
 local function base64_decode(text)
   local out, bits, held = {}, 0, 0
@@ -54,10 +52,8 @@ local function base64_decode(text)
       bits = bits + 6
       if bits >= 8 then
         bits = bits - 8
-        local scale = 2 ^ bits
-        local octet = math.floor(held / scale)
-        out[#out + 1] = char(octet)
-        held = held - octet * scale
+        out[#out + 1] = char(math.floor(held / 2 ^ bits))
+        held = held % 2 ^ bits
       end
     end
   end
@@ -115,9 +111,18 @@ local function read_common_name(der, from, next, facts)
   end)
 end
 
+-- Whether it is a general name (RFC 5280, section 4.2.1.6): those of text are ASCII, and addresses have their lengths.
+local function is_name(tag, text)
+  if tag == 0x81 or tag == 0x82 or tag == 0x86 then return not find(text, "[\128-\255]") end
+  return tag == 0xa0 or tag == 0xa4 or tag == 0x88 or tag == 0x87 and (#text == 4 or #text == 16)
+end
+
 local READ_EXTENSION = {
   [OID.basic_constraints] = function(der, from, next, facts)
-    each(der, from, next, function(tag, content) if tag == 1 and byte(der, content) ~= 0 then facts.is_ca = true end end)
+    each(der, from, next, function(tag, content, after)
+      -- False is the default, and so left out.
+      if tag == 1 then facts.is_ca = sub(der, content, after - 1) == "\255" or error("der: boolean") end
+    end)
   end,
   [OID.extended_key_usage] = function(der, from, next, facts)
     facts.has_eku = true
@@ -127,15 +132,20 @@ local READ_EXTENSION = {
   end,
   [OID.subject_alt_name] = function(der, from, next, facts)
     each(der, from, next, function(tag, content, after)
-      if tag == 0x86 then facts.uris[#facts.uris + 1] = sub(der, content, after - 1) end
-      if tag == 0x82 then facts.dns[#facts.dns + 1] = sub(der, content, after - 1) end
+      local text = sub(der, content, after - 1)
+      if not is_name(tag, text) then error("der: name") end
+      if tag == 0x86 then facts.uris[#facts.uris + 1] = text end
+      if tag == 0x82 then facts.dns[#facts.dns + 1] = text end
     end)
   end,
 }
 
 local function read_extension(der, from, next, facts)
   local _, oid, at = element(der, from, next - 1)
-  local read = READ_EXTENSION[sub(der, oid, at - 1)]
+  local name = sub(der, oid, at - 1)
+  if facts.extensions[name] then error("der: extension twice") end
+  facts.extensions[name] = true
+  local read = READ_EXTENSION[name]
   if not read then return end
   local tag, value, after = element(der, at, next - 1)
   if tag == 1 then tag, value, after = element(der, after, next - 1) end
@@ -144,7 +154,7 @@ local function read_extension(der, from, next, facts)
 end
 
 local function read_certificate(der)
-  local facts = {uris = {}, dns = {}}
+  local facts = {uris = {}, dns = {}, extensions = {}}
   local _, certificate, certificate_end = element(der, 1, #der)
   local _, tbs, tbs_end = element(der, certificate, certificate_end - 1)
   local _, algorithm, algorithm_end = element(der, tbs_end, certificate_end - 1)
@@ -171,9 +181,8 @@ local function spiffe(uri)
   if #uri > 2048 then return nil end
   local domain, path = string.match(uri, "^spiffe://([a-z0-9._-]+)(/.+)$")
   if not domain or #domain > 255 then return nil end
-  for segment in string.gmatch(path .. "/", "/([^/]*)%f[/]") do
-    if not find(segment, "^[A-Za-z0-9._-]+$") or segment == "." or segment == ".." then return nil end
-  end
+  local closed = path .. "/"
+  if find(closed, "[^A-Za-z0-9._/-]") or find(closed, "//", 1, true) or find(closed, "/%.%.?/") then return nil end
   return domain, sub(path, 2)
 end
 

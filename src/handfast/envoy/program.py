@@ -103,9 +103,7 @@ def program(slice_: Slice, source: str, *, by: str, retired: Iterable[Host] = ()
     ``source`` is the text of ``access.lua``; ``by`` the gateway's own SPIFFE id. ``retired`` are hosts of the slice before:
     where their routes are gone, their policy stays for this one push, as requests that Envoy had matched need it.
     """
-    routes: dict[str, object] = {}
-    for host in (*retired, *slice_.world.hosts.values()):
-        routes |= {route_name(host, route): _route(host, route) for route in host.routes} | _platform_routes(host)
+    hosts = (*retired, *slice_.world.hosts.values())
     named = {m for h in slice_.world.hosts.values() for r in h.routes for m in r.methods}
     named |= {m for h in slice_.world.hosts.values() for r in h.routes for rule in _all_rules(r) for m in rule.methods}
     tables: dict[str, object] = {
@@ -115,9 +113,20 @@ def program(slice_: Slice, source: str, *, by: str, retired: Iterable[Host] = ()
         "METHODS": dict.fromkeys((*METHODS, *sorted(named - set(METHODS))), True),
         "TITLES": {reason.value: explanation.summary for reason, explanation in EXPLANATIONS.items()},
         "DENIED": dict.fromkeys(slice_.denied, True),
-        "ROUTES": routes,
+        "ROUTES": {},
     }
-    return "\n".join(f"local {name} = {literal(table)}" for name, table in tables.items()) + "\n" + source
+    lines = [f"local {name} = {literal(table)}" for name, table in tables.items()]
+    return "\n".join([*lines, *(_host_routes(host) for host in hosts), source])
+
+
+def _host_routes(host: Host) -> str:
+    """Write a host's routes, in a function of its own and each in one more: Lua bounds what one function may hold.
+
+    LuaJIT takes 65536 constants a function, and every rule of a large policy is one or two of them.
+    """
+    routes = {route_name(host, route): _route(host, route) for route in host.routes} | _platform_routes(host)
+    filled = (f"ROUTES[{_quoted(name)}]=(function() return {literal(table)} end)()" for name, table in routes.items())
+    return f"do local function fill() {' '.join(filled)} end fill() end"
 
 
 def _all_rules(route: Route) -> tuple[Rule, ...]:

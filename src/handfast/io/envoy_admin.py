@@ -93,7 +93,7 @@ class EnvoyAdmin:
                     self._path, f"{method} {path} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n"
                 )
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            raise Unavailable(f"Envoy does not answer at {self._path}: {error or type(error).__name__}") from error
+            raise Unavailable(f"Envoy does not answer at {self._path}: {str(error) or type(error).__name__}") from error
 
 
 async def _exchange(path: Path, request: str) -> Reply:

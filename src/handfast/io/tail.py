@@ -87,9 +87,13 @@ class Tail:
     def rotate(self) -> bool:
         """Move the file aside; the caller then has Envoy open it anew (``POST /reopen_logs``).
 
-        Gives False, and does nothing, while lines of the rotation before are still to be read, or nothing has been read yet.
+        Gives False, and does nothing, while lines of the rotation before are still to be read, nothing has been read yet, or the
+        position cannot be written: without one, a restart would not look into the file that was moved aside.
         """
         if self._open is None or not self._open.is_at(self._path):
+            return False
+        self._save()
+        if self._saved != self._delivered:
             return False
         self._path.replace(self._rotated)
         return True
@@ -136,7 +140,7 @@ class Tail:
 
     def _read(self) -> list[bytes]:
         """Give the lines that are there, about 1 MiB of them at most; go on to the next file at the end of a rotated one."""
-        current = self._open = self._open or self._first()
+        current = self._open or self._enter(self._first())
         if current is None:
             return []
         # Looked at before reading: the writer adds nothing to the old file once it has made the new one.
@@ -163,7 +167,14 @@ class Tail:
         """Close a rotated file. Nobody writes to it any more, so a last line without an end stays without one."""
         self.dropped += finished.size > finished.offset and not finished.skipping
         finished.file.close()
-        self._open = _open(self._path)
+        self._enter(_open(self._path))
+
+    def _enter(self, file: _Open | None) -> _Open | None:
+        """Begin to read a file. All of the one before is delivered, so the position is in this one from now on."""
+        self._open = file
+        if file:
+            self._delivered = _Position(file.inode, file.line_start)
+        return file
 
     def _lines(self, current: _Open) -> list[bytes]:
         if current.size < current.offset:  # cut short by somebody: begin again

@@ -82,7 +82,7 @@ async def test_who_waits_in_vain_gets_an_empty_page(here: Site):
     assert (page.events, page.next) == ([], after)
 
 
-@pytest.mark.parametrize("query", [{"wait": "56"}, {"limit": "501"}, {"last": "501"}, {"after": "-1"}, {"after": "x"}])
+@pytest.mark.parametrize("query", [{"wait": "56"}, {"limit": "501"}, {"last": "501"}, {"after": "-1"}, {"after": "x"}, {"after": "9" * 5000}])
 async def test_a_query_out_of_bounds_is_bad_input(query: dict[str, str], here: Site):
     """Numbers are bounded, each by its own limit."""
     with pytest.raises(BadInput):
@@ -107,8 +107,14 @@ async def test_a_denied_request_is_decided_again_by_the_rules_that_counted(here:
 
 @pytest.mark.parametrize(
     "event",
-    [REFUSED, replace(DENIED, revision=""), replace(DENIED, revision="99"), replace(DENIED, host="gone"), replace(DENIED, reason=Reason.REVOKED)],
-    ids=["a handshake", "no revision", "unknown revision", "unknown host", "not a matter of policy"],
+    [
+        REFUSED,
+        *(replace(DENIED, revision=text) for text in ("", "99", "²", "9" * 5000)),
+        replace(DENIED, identity="payments"),
+        replace(DENIED, host="gone"),
+        replace(DENIED, reason=Reason.REVOKED),
+    ],
+    ids=["a handshake", "no revision", "unknown", "no number", "long", "no identity", "unknown host", "not a matter of policy"],
 )
 async def test_what_cannot_be_decided_again_is_told_all_the_same(event: Event, here: Site):
     """A story needs no replay."""

@@ -80,6 +80,7 @@ class GatewayKeeper:
     async def _ensure_certificates(self, slice_: Slice) -> bool:
         """Get what is missing or due; tell whether anything is new."""
         before = self._pairs(slice_)
+        self._kept = {name: kept for name, kept in self._kept.items() if name in slice_.world.hosts}
         for name in slice_.world.hosts:
             kept = self._kept.get(name) or self._kept.setdefault(
                 name, Kept(self._paths.host(name), self._clock, self._ask(name))

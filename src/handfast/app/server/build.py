@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -41,10 +42,13 @@ from handfast.sdk.front import Front
 from handfast.sdk.handshake import FailedHandshake, ServerContext
 from handfast.trust.revocation import RevocationReason
 
+_log = structlog.get_logger("handfast")
+
 SERVER_NAME = "handfast/server"
 SERVER_TTL = timedelta(days=7)
 KEEP_EVENTS = timedelta(days=90)
 INTERRUPTED_AFTER = timedelta(minutes=5)
+AGAIN_S = 5.0
 _PRUNE_EVERY_S = 3600.0
 _MOST_PRUNED = 1000
 
@@ -98,8 +102,17 @@ class Server:
         self.api_address = await self._front.listen_tls(*self.config.api, lambda: self._context)
         await self._front.listen_unix(self.socket)
         self.admin_address = await self._admin_front.listen_plain(*self.config.admin)
-        for work in (self.platform.slices.keep_fresh(), self.platform.journal.follow(), self._keep(), self._prune()):
-            self._tasks.add(asyncio.create_task(work))
+        for work in (self.platform.slices.keep_fresh, self.platform.journal.follow, self._keep, self._prune):
+            self._tasks.add(asyncio.create_task(self._insist(work)))
+
+    async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run what never ends. Where it does, something broke it that may pass: tell, and begin again in a while."""
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - whatever it was, revocations and renewals must go on
+                _log.error("server.interrupted", work=work.__qualname__, error=str(error) or type(error).__name__)
+            await self.platform.clock.sleep(AGAIN_S)
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """Finish what is being answered, then close."""

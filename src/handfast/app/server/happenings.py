@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,14 @@ from handfast.app.server.messages import EventList, ExplanationAnswer
 from handfast.app.server.platform import Platform
 from handfast.base.events import Event, RequestDenied
 from handfast.base.reasons import Reason
-from handfast.base.refusal import Refusal, Refused
+from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.base.spiffe import SpiffeId
 from handfast.doctor.report import story
 from handfast.io.encoding import to_plain
 
 PAGE = 500
 LONGEST_WAIT = 55
+_REVISION = re.compile(r"[0-9]{1,18}")
 _POLICY = frozenset(
     {Reason.POLICY_DENIED, Reason.POLICY_NO_MATCH, Reason.CLIENT_NO_CERTIFICATE, Reason.REQUEST_NO_ROUTE}
 )
@@ -78,12 +80,15 @@ class Happenings:
         )
 
     async def _replay(self, event: RequestDenied) -> Explanation | None:
-        """Decide again, against the revision that decided."""
-        if event.reason not in _POLICY or not event.revision.isdigit():
+        """Decide again, against the revision that decided. Nothing, where what an agent wrote of it leads to none."""
+        if event.reason not in _POLICY or not _REVISION.fullmatch(event.revision):
+            return None
+        try:
+            visitor: Visitor = SpiffeId.parse(event.identity) if event.identity else None
+        except BadInput:
             return None
         revision = await self.platform.ledger.revision(int(event.revision))
         host = parse_world(revision.document).hosts.get(event.host) if revision else None
-        visitor: Visitor = SpiffeId.parse(event.identity) if event.identity else None
         return explain(host, visitor, Asked(event.method, event.path)) if host else None
 
 

@@ -1,0 +1,101 @@
+"""A gateway that asks for a certificate and hides nothing of it from the service: for what it makes of odd certificates."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from handfast.access.identify import identify, standing
+from handfast.access.policy import IdentityField
+from handfast.access.world_file import parse_world
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal
+from handfast.base.spiffe import SpiffeId, TrustDomain
+from handfast.trust.facts import facts
+from tests.envoy_real.forging import Draft, Forged, forge
+from tests.envoy_real.lone import (
+    GONE,
+    Answer,
+    Connection,
+    Lone,
+    client_context,
+    echoes,
+    free_port,
+    resources_of,
+    running,
+    slice_of,
+    static_bootstrap,
+)
+from tests.support.pki import Pki
+
+HOST = "id.test"
+HEADERS = {f"X-Handed-{one.value.title()}": one.value for one in IdentityField}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The gateway, its port and the authority that it trusts."""
+
+    envoy: Lone
+    pki: Pki
+    port: int
+    directory: Path
+
+    def context(self, shown: Forged, *, tls12: bool = False) -> ssl.SSLContext:
+        """Make a client that shows a certificate.
+
+        Raises:
+            SSLError: the client's own library will not have it.
+        """
+        chain, key = self.directory / "forged.pem", self.directory / "forged.key"
+        chain.write_text(shown.chain_pem)
+        key.write_bytes(shown.key_pem)
+        context = client_context(None, self.directory, tls12=tls12)
+        context.load_cert_chain(chain, key)
+        return context
+
+    def connect(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Connection:
+        """Open a connection."""
+        return Connection(context, self.port, HOST, session)
+
+    def meet(self, shown: Forged) -> Answer | None:
+        """Ask with a certificate; None where TLS refused it, at the client's end or at ours."""
+        try:
+            with self.connect(self.context(shown)) as connection:
+                return connection.ask("/")
+        except GONE:
+            return None
+
+    def forge(self, draft: Draft) -> Forged:
+        """Have the trusted authority sign a draft."""
+        return forge(self.pki, draft)
+
+
+@contextmanager
+def guard(directory: Path, *denied: Forged, pki: Pki | None = None) -> Iterator[Guard]:
+    """Run one; in the end it has neither crashed nor complained. ``denied`` certificates are revoked."""
+    authority, port = pki or Pki(), free_port()
+    with echoes(1) as (service,):
+        route = {"path": "/", "upstream": f"http://127.0.0.1:{service}", "allow": "any-certificate", "headers": HEADERS}
+        host = {"listen": f"127.0.0.1:{port}", "clients": {"certificate": "optional"}, "routes": [route]}
+        world = parse_world(json.dumps({"trust_domain": "example.org", "hosts": {HOST: host}}))
+        slice_ = slice_of(world, authority, *(facts(one.der).fingerprint for one in denied))
+        config = static_bootstrap(resources_of(slice_, authority, directory))
+        with running(config, directory) as envoy:
+            yield Guard(envoy, authority, port, directory)
+            assert envoy.faults() == []
+
+
+def judged(der: bytes) -> SpiffeId | Reason:
+    """Say what the control plane makes of a certificate whose chain is verified."""
+    try:
+        seen = facts(der)
+    except BadInput:
+        return Reason.CERT_UNREADABLE
+    outcome = standing(seen, revoked=(), now=datetime.now(UTC)) or identify(seen, trust={TrustDomain("example.org")})
+    return outcome.reason if isinstance(outcome, Refusal) else outcome
