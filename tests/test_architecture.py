@@ -16,9 +16,16 @@ PURE = ("base", "trust", "access", "envoy", "doctor")
 PURE_MODULES = [name for name in MODULES if name.startswith(tuple(f"{package}/" for package in PURE))]
 
 IMPURE_IMPORTS = {
-    **dict.fromkeys(("asyncio", "threading", "multiprocessing", "concurrent", "contextvars", "subprocess", "signal"), "it waits"),
-    **dict.fromkeys(("socket", "ssl", "select", "selectors", "http", "httpx2", "grpclib", "starlette", "uvicorn"), "it opens sockets"),
-    **dict.fromkeys(("os", "pathlib", "io", "tempfile", "shutil", "glob", "sqlite3", "fcntl", "mmap"), "it touches files"),
+    **dict.fromkeys(
+        ("asyncio", "threading", "multiprocessing", "concurrent", "contextvars", "subprocess", "signal"), "it waits"
+    ),
+    **dict.fromkeys(
+        ("socket", "ssl", "select", "selectors", "http", "httpx2", "grpclib", "starlette", "uvicorn"),
+        "it opens sockets",
+    ),
+    **dict.fromkeys(
+        ("os", "pathlib", "io", "tempfile", "shutil", "glob", "sqlite3", "fcntl", "mmap"), "it touches files"
+    ),
     **dict.fromkeys(("importlib", "platform", "sys", "getpass", "pwd"), "it asks the machine"),
     **dict.fromkeys(("time", "sched"), "it asks the clock: the time is an argument"),
     **dict.fromkeys(("random", "secrets", "uuid"), "it rolls dice: chance is an argument"),

@@ -16,7 +16,6 @@ from handfast.app.client import Api
 from handfast.app.server.build import Server, ServerConfig, build_server
 from handfast.app.server.callers import Role
 from handfast.app.server.messages import (
-    AgentReport,
     CertificateAnswer,
     CertificateRequest,
     JoinRequest,
@@ -55,6 +54,7 @@ class Site:
 
     @property
     def bundle(self) -> str:
+        """The roots."""
         return self.server.platform.authority.bundle_pem
 
     async def issue(self, name: str, **more: Any) -> Credential:  # noqa: ANN401
@@ -110,7 +110,9 @@ def _credential(key_pem: str, answer: CertificateAnswer) -> Credential:
 
 
 @asynccontextmanager
-async def site(directory: Path, clock: FakeClock | None = None, passphrase: Passphrase | None = None) -> AsyncIterator[Site]:
+async def site(
+    directory: Path, clock: FakeClock | None = None, passphrase: Passphrase | None = None
+) -> AsyncIterator[Site]:
     """Run a server over ``directory``. Its clock stands at the machine's time, which OpenSSL goes by."""
     clock = clock or FakeClock(datetime.now(UTC))
     config = ServerConfig(
@@ -130,7 +132,7 @@ async def site(directory: Path, clock: FakeClock | None = None, passphrase: Pass
 
 async def raw(api: Api, method: str, path: str, content: bytes | str = b"", **headers: str) -> httpx2.Response:
     """Send what no client of ours would."""
-    return await api._client.request(method, path, content=content, headers=headers)  # noqa: SLF001
+    return await api._client.request(method, path, content=content, headers=headers)
 
 
 def problem(response: httpx2.Response) -> tuple[int, str]:
@@ -143,8 +145,3 @@ def problem(response: httpx2.Response) -> tuple[int, str]:
     assert plain["title"]
     assert plain["detail"]
     return response.status_code, plain["code"]
-
-
-def report(**parts: Any) -> AgentReport:  # noqa: ANN401
-    """Make an agent's report."""
-    return AgentReport(**parts)

@@ -88,6 +88,9 @@ AT_TLS: dict[str, Case] = {
     "not-yet-valid": Case(Reason.CERT_NOT_YET_VALID, lambda _, pki, __: pki.not_yet_valid(NAME), "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
     "revoked": Case(Reason.REVOKED, _revoked, "SSLV3_ALERT_CERTIFICATE_REVOKED"),
     "server-auth-alone": Case(Reason.CERT_WRONG_EKU, _leaf(eku=[SERVER]), "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"),
+    "any-usage-alone": Case(
+        Reason.CERT_WRONG_EKU, _leaf(eku=[ANY_USAGE]), "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
+    ),
     "issued-by-a-leaf": Case(Reason.CHAIN_UNKNOWN_AUTHORITY, _issuer_is_a_leaf, "TLSV1_ALERT_UNKNOWN_CA"),
 }
 """Refused in the handshake: no request of theirs is ever read."""
@@ -103,6 +106,5 @@ AT_HTTP: dict[str, Case] = {
     ),
     "not-a-spiffe-id": Case(Reason.IDENTITY_NOT_SPIFFE, _san(f"https://{DOMAIN}/{NAME}")),
     "foreign-trust-domain": Case(Reason.IDENTITY_FOREIGN_DOMAIN, _san(f"spiffe://other.example/{NAME}")),
-    "any-eku-alone": Case(Reason.CERT_WRONG_EKU, _leaf(eku=[ANY_USAGE])),
 }
 """Good for TLS, and refused before a request of theirs reaches a service."""

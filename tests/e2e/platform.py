@@ -271,7 +271,7 @@ class Feed:
         self.events: list[Event] = []
         self._come = threading.Condition()
         command = [HANDFAST, "events", "--follow", "--json", "-n", "500", "--data", str(platform.data)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -294,7 +294,7 @@ class Feed:
 
     def close(self) -> None:
         """Stop following."""
-        self._process.send_signal(signal.SIGINT)
+        self._process.terminate()
         self._process.wait(STOP_S)
 
 

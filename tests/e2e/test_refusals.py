@@ -5,7 +5,7 @@ import pytest
 from cryptography import x509
 
 from handfast.base.reasons import Reason
-from tests.e2e.clients import BOTH_VERSIONS, Connection, Response, curl
+from tests.e2e.clients import BOTH_VERSIONS, Connection, Response, Seen, curl
 from tests.e2e.echo import Echo
 from tests.e2e.hostile import AT_HTTP
 from tests.e2e.platform import Client, Feed, Platform, serial_of
@@ -127,22 +127,36 @@ def test_a_service_that_is_down_is_not_given_away(platform: Platform, feed: Feed
     assert feed.find(kind="request.denied", id=id_)["reason"] == "upstream.unavailable"
 
 
-@pytest.mark.parametrize("path", ["/a%2fb", "/a%5cb", "/x/..;/y"])
-def test_ambiguous_paths_are_refused(platform: Platform, echo: Echo, payments: Client, path):
-    """A path that two programs may read in two ways is answered 400, and does not reach the service."""
+@pytest.mark.parametrize("path", ["/health%2fledger", "/health/%5c..%2f", "/health/..%2Fledger", "/health/%2e%2e;x/ledger"])
+def test_an_ambiguous_path_is_refused(platform: Platform, echo: Echo, feed: Feed, payments: Client, path):
+    """A path that two programs may read in two ways is answered 400 and recorded, and does not reach the service."""
     before = echo.requests
     with Connection(platform, OPEN, payments.files) as connection:
-        check_problem(connection.request(path), 400, Reason.REQUEST_REJECTED)
+        response = connection.request(path)
+    assert (response.status, response.plain["code"]) == (400, Reason.REQUEST_REJECTED)
+    assert response.one("content-type") == "application/problem+json"
+    check_tells_nothing(response, echo.port)
     assert echo.requests == before
+    assert feed.find(kind="request.denied", peer=connection.peer)["reason"] == Reason.REQUEST_REJECTED
 
 
-@pytest.mark.parametrize("path", ["/health/../ledger", "/health/%2e%2e/ledger", "//ledger", "/./health/../ledger", "/healthy"])
+BORROWED = ("/health/../ledger", "/health/%2e%2e/ledger", "/health/..;/ledger", "/health/..;x=1/ledger", "//ledger", "/./ledger", "/healthy")
+
+
+@pytest.mark.parametrize("path", BORROWED)
 def test_a_path_cannot_borrow_anothers_rules(platform: Platform, echo: Echo, path):
-    """Dots, their escapes, doubled slashes and likeness do not make one route's path out of another's."""
+    """Dots, their escapes and parameters, doubled slashes and likeness do not make one route's path out of another's."""
     before = echo.requests
     with Connection(platform, OPEN) as connection:
         check_problem(connection.request(path), 403, Reason.CLIENT_NO_CERTIFICATE)
     assert echo.requests == before
+
+
+@pytest.mark.parametrize("path", BORROWED[:4])
+def test_the_service_sees_the_path_that_was_decided_on(platform: Platform, payments: Client, path):
+    """What the service is asked for is the path that the rules were held against, with nothing left to be read in two ways."""
+    with Connection(platform, OPEN, payments.files) as connection:
+        assert Seen(connection.request(path)).request == "GET /ledger HTTP/1.1"
 
 
 def test_report_mode_lets_pass_and_records(platform: Platform, feed: Feed, payments: Client, reports: Client):

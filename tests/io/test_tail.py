@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handfast.base.refusal import Unavailable
@@ -104,6 +104,18 @@ async def test_a_restart_amid_a_rotation_reads_the_old_file_first(tmp_path: Path
     tail.close()
     append(log, b"three\n")
     assert await settle(follow(tmp_path)) == [b"two", b"three"]
+
+
+async def test_a_rotated_file_is_read_to_its_end_however_long_it_is(tmp_path: Path):
+    """A tail must not leave a rotated file after the first batch of several."""
+    tail, log = follow(tmp_path), tmp_path / "log"
+    append(log, b"first\n")
+    await take(tail)
+    lines = [b"%d" % i + b"x" * 100_000 for i in range(30)]
+    append(log, b"".join(line + b"\n" for line in lines))
+    assert tail.rotate()
+    append(log, b"after\n")
+    assert await settle(tail) == [*lines, b"after"]
 
 
 async def test_a_second_rotation_waits_for_the_first(tmp_path: Path):
@@ -231,6 +243,8 @@ _steps = st.lists(
 
 @settings(max_examples=60)
 @given(steps=_steps)
+@example(steps=["read", b"", "rotate", "crash"])
+@example(steps=[b"", "read", "rotate", "reopen", "read", b"", "rotate", "crash"])
 def test_no_line_is_lost_whatever_happens_in_between(
     tmp_path_factory: pytest.TempPathFactory, steps: list[bytes | str]
 ):

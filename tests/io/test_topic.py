@@ -134,3 +134,19 @@ def test_a_reader_ends_with_the_latest_value(values: list[int], pauses: list[boo
             assert all(one != other for one, other in itertools.pairwise(seen))
 
     asyncio.run(scenario())
+
+
+async def test_closing_wakes_those_who_wait_and_ends_subscriptions():
+    """Nobody waits on a closed topic: a waiter gets the value it has seen, and a subscription ends."""
+    topic = Topic(1)
+    waiting = asyncio.create_task(topic.wait_for_change(1))
+    reading = asyncio.create_task(_collect(topic))
+    await asyncio.sleep(0)
+    topic.close()
+    assert await asyncio.wait_for(waiting, 1) == 1
+    assert (await asyncio.wait_for(reading, 1))[0] == 1
+    assert await asyncio.wait_for(topic.wait_for_change(1), 1) == 1
+
+
+async def _collect(topic: Topic[int]) -> list[int]:
+    return [value async for value in topic.subscribe()]

@@ -60,10 +60,6 @@ def sent(step: Step) -> list[tuple[str, list[str], list[str]]]:
     ]
 
 
-def versions(response: DeltaDiscoveryResponse) -> dict[str, str]:
-    return {r.name: r.version for r in response.resources}
-
-
 def take(stream: XdsStream, step: Step) -> Step:
     """Acknowledge all that a step sends, and give the last step."""
     for response in step.responses:
@@ -326,7 +322,8 @@ class ModelEnvoy:
     def take(self, response: DeltaDiscoveryResponse) -> None:
         """Apply what can be applied, and answer."""
         url, errors = response.type_url, []
-        for resource in response.resources:
+        wanted = [r for r in response.resources if url != SECRET or r.name in self.asked]
+        for resource in wanted:
             content = resource.resource.value.decode()
             if error := self._apply(url, resource.name, content):
                 errors.append(error)
@@ -335,7 +332,7 @@ class ModelEnvoy:
         for name in response.removed_resources:
             self.applied.pop((url, name), None)
         if not errors:
-            self.tracked.update({(url, name): version for name, version in versions(response).items()})
+            self.tracked.update({(url, r.name): r.version for r in wanted})
             for name in response.removed_resources:
                 self.tracked.pop((url, name), None)
         self._resubscribe()

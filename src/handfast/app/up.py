@@ -93,7 +93,7 @@ async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitS
     await _operator(config, clock, api, stack)
     text = await _start_demo(config, server, stack) if is_demo else config.world_text
     warnings = await _apply(api, text)
-    agent = build_agent(await _agent_config(config, server, api), clock)
+    agent = build_agent(_agent_config(config, server, api), clock)
     stack.push_async_callback(agent.stop)
     await agent.start()
     server.more_metrics.append(agent.envoy_metrics)
@@ -131,16 +131,15 @@ async def _apply(api: Api, text: str) -> list[str]:
     return answer.warnings
 
 
-async def _agent_config(config: UpConfig, server: Server, api: Api) -> AgentConfig:
+def _agent_config(config: UpConfig, server: Server, api: Api) -> AgentConfig:
     directory = config.data / "agent"
-    token = "" if (directory / "identity.pem").exists() else (await _token(api))
     return AgentConfig(
         name=AGENT,
         directory=directory,
         server_url=server.url,
         bundle_pem=server.platform.authority.bundle_pem,
         trust_domain=server.platform.trust_domain,
-        token=token,
+        token=lambda: _token(api),
         envoy=config.envoy,
         concurrency=config.workers,
     )

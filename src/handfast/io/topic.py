@@ -19,6 +19,7 @@ class Topic(Generic[T]):
     def __init__(self, value: T) -> None:
         """Begin with ``value``."""
         self._value = value
+        self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
@@ -31,6 +32,14 @@ class Topic(Generic[T]):
         if value == self._value:
             return
         self._value = value
+        self._wake()
+
+    def close(self) -> None:
+        """Wake those who wait, and let nobody wait any more: the program is about to end."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -38,22 +47,23 @@ class Topic(Generic[T]):
     async def wait_for_change(self, seen: T, timeout: float | None = None) -> T:  # noqa: ASYNC109 - running out is no error here
         """Wait until the value is not ``seen``, at most ``timeout`` seconds, and give the latest value.
 
-        The value equals ``seen`` where the time ran out.
+        The value equals ``seen`` where the time ran out, or the topic was closed.
         """
         try:
             async with asyncio.timeout(timeout):
-                while self._value == seen:
+                while self._value == seen and not self._closed:
                     await self._next_publish()
         except TimeoutError:
             pass
         return self._value
 
     async def subscribe(self) -> AsyncIterator[T]:
-        """Give the value at once, and then every value that is new when the reader asks for it. Never ends."""
+        """Give the value at once, and then every value that is new when the reader asks for it, until it is closed."""
         seen = self._value
-        while True:
-            yield seen
+        yield seen
+        while not self._closed:
             seen = await self.wait_for_change(seen)
+            yield seen
 
     async def _next_publish(self) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -48,6 +48,8 @@ async def recorded(site: Site, kind: str) -> list[dict[str, Any]]:
     return (await site.operator.call("GET", "/v1/events", EventList, kind=kind)).events
 
 
+COUNTED = {"host": "h", "route": "/", "identity": "", "method": "GET", "code": "", "count": 1}
+
 # Joining
 
 
@@ -98,7 +100,10 @@ async def test_an_agents_name_is_one_label(name: str, here: Site):
 @pytest.mark.parametrize("ttl", [0, 9, 7 * 86400 + 1])
 async def test_a_tokens_life_is_bounded(ttl: int, here: Site):
     """A token lives from ten seconds to a week."""
-    assert problem(await raw(here.operator, "POST", "/v1/agents/tokens", json.dumps({"ttl_seconds": ttl}))) == (400, "bad-input")
+    assert problem(await raw(here.operator, "POST", "/v1/agents/tokens", json.dumps({"ttl_seconds": ttl}))) == (
+        400,
+        "bad-input",
+    )
 
 
 # The slice
@@ -183,7 +188,11 @@ async def test_a_revoked_agent_is_refused_everywhere(here: Site):
     api = here.holder(held)
     await watch(api)
     await here.operator.send("POST", "/v1/revocations", RevocationRequest(name=f"handfast/agent/{AGENT}"))
-    for method, path in (("GET", "/v1/agents/self/world"), ("POST", "/v1/agents/self/certificates"), ("POST", "/v1/agents/self/report")):
+    for method, path in (
+        ("GET", "/v1/agents/self/world"),
+        ("POST", "/v1/agents/self/certificates"),
+        ("POST", "/v1/agents/self/report"),
+    ):
         assert problem(await raw(api, method, path, b"{}")) == (403, "revocation.revoked")
 
 
@@ -253,7 +262,15 @@ async def test_an_event_that_is_told_twice_is_one_event(here: Site):
 
 FOREIGN_KINDS: list[Event] = [
     CertificateIssued(
-        id="c", at=START, serial="1", fingerprint="0", identity="x", dns=(), not_before=START, not_after=START, requester="x"
+        id="c",
+        at=START,
+        serial="1",
+        fingerprint="0",
+        identity="x",
+        dns=(),
+        not_before=START,
+        not_after=START,
+        requester="x",
     ),
 ]
 
@@ -286,26 +303,48 @@ async def test_an_agent_reports_of_itself_and_of_what_agents_see(event: dict[str
     "body",
     [
         {"events": [denied(n) for n in range(1001)]},
-        {"findings": [{}] * 101},
-        {"findings": [{"x": "y" * 70_000}]},
+        {"acknowledged": "", "findings": [{}] * 101},
+        {"acknowledged": "", "findings": [{"x": "y" * 70_000}], "events": [denied()], "traffic": [COUNTED]},
         {"acknowledged": "x" * 65},
-        {"traffic": [{"host": "h", "route": "/", "identity": "", "method": "GET", "code": "", "count": -1}]},
-        {"traffic": [{"host": "h", "route": "/", "identity": "", "method": "GET", "code": "", "count": 2**63}]},
-        {"traffic": [{"host": "h" * 1025, "route": "/", "identity": "", "method": "GET", "code": "", "count": 1}]},
+        *(
+            {"traffic": [COUNTED | {name: value}]}
+            for name, value in (("count", -1), ("count", 2**63), ("host", "h" * 1025))
+        ),
     ],
     ids=["events", "findings", "a finding", "digest", "negative", "huge", "long"],
 )
 async def test_a_report_is_bounded(body: dict[str, Any], here: Site):
     """Too much of anything is bad input, and none of it is kept."""
-    assert problem(await raw(await here.being(Role.AGENT), "POST", "/v1/agents/self/report", json.dumps(body))) == (400, "bad-input")
+    assert problem(await raw(await here.being(Role.AGENT), "POST", "/v1/agents/self/report", json.dumps(body))) == (
+        400,
+        "bad-input",
+    )
     assert not await recorded(here, "request.denied")
     assert not await here.server.platform.ledger.traffic(here.clock.now() - timedelta(hours=1))
+
+
+async def test_a_report_without_a_digest_says_nothing_of_the_agents_state(here: Site):
+    """Events that come on their own leave the acknowledged slice and the findings as they were."""
+    api = await here.being(Role.AGENT)
+    finding = to_plain(FindingRaised(id="f", at=START, source=AGENT, reason=Reason.ENVOY_DIED))
+    await tell(api, acknowledged="a" * 32, findings=[finding])
+    await tell(api, events=[denied()])
+    agent = await here.server.platform.ledger.agent(AGENT)
+    assert agent is not None
+    assert (agent.acknowledged, agent.findings) == ("a" * 32, (finding,))
+    await tell(api, acknowledged="", findings=[])
+    agent = await here.server.platform.ledger.agent(AGENT)
+    assert agent is not None
+    assert (agent.acknowledged, agent.findings) == ("", ())
 
 
 async def test_requests_are_counted_once_for_metrics_and_once_for_the_ledger(here: Site):
     """What an agent reports is in ``/metrics``, by decision."""
     api = await here.being(Role.AGENT)
-    rows = [TrafficRow(host=HOST, route="/", identity="", method="GET", code=code, count=n) for code, n in (("", 5), ("policy.no-match", 2))]
+    rows = [
+        TrafficRow(host=HOST, route="/", identity="", method="GET", code=code, count=n)
+        for code, n in (("", 5), ("policy.no-match", 2))
+    ]
     await tell(api, traffic=rows)
     text = here.server.platform.metrics.text().decode()
     assert f'handfast_requests_total{{decision="allowed",gateway="{AGENT}",host="{HOST}"}} 5.0' in text

@@ -30,7 +30,7 @@ from tests.support.pki import Pki
 
 async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(5):
-        while not await look():
+        while not await look():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
 
 
@@ -58,14 +58,18 @@ async def test_another_trust_domain_does_not_start_here(tmp_path: Path):
     """A directory belongs to one trust domain."""
     async with site(tmp_path):
         pass
-    config = ServerConfig(directory=tmp_path, trust_domain=TrustDomain("example.com"), api=("127.0.0.1", 0), admin=("127.0.0.1", 0))
+    config = ServerConfig(
+        directory=tmp_path, trust_domain=TrustDomain("example.com"), api=("127.0.0.1", 0), admin=("127.0.0.1", 0)
+    )
     with pytest.raises(BadInput):
         await build_server(config, FakeClock())
 
 
 async def test_an_address_that_is_taken_is_said(here: Site, tmp_path: Path):
     """The message names the address."""
-    config = ServerConfig(directory=tmp_path / "b", trust_domain=TrustDomain(DOMAIN), api=here.server.api_address, admin=("127.0.0.1", 0))
+    config = ServerConfig(
+        directory=tmp_path / "b", trust_domain=TrustDomain(DOMAIN), api=here.server.api_address, admin=("127.0.0.1", 0)
+    )
     (tmp_path / "b").mkdir()
     server = await build_server(config, here.clock)
     try:
@@ -75,7 +79,8 @@ async def test_an_address_that_is_taken_is_said(here: Site, tmp_path: Path):
         await server.stop(0)
 
 
-async def test_what_lies_on_disk_is_for_its_owner_alone(here: Site, tmp_path: Path):
+@pytest.mark.usefixtures("here")
+async def test_what_lies_on_disk_is_for_its_owner_alone(tmp_path: Path):
     """Keys, ledger and socket cannot be opened by others."""
     secret = ["server.pem", "server.sock", "ledger.sqlite", "authority/issuing-key.pem", "authority/root-key.pem"]
     assert {name: (tmp_path / name).stat().st_mode & 0o777 for name in secret} == dict.fromkeys(secret, 0o600)
@@ -105,7 +110,7 @@ async def test_an_interrupted_issuance_is_revoked_at_the_next_start(tmp_path: Pa
         assert len(await later.server.platform.ledger.revoked_live(later.clock.now())) == 1
 
 
-async def test_a_failed_handshake_is_an_event_with_its_reason(here: Site, tmp_path: Path):
+async def test_a_failed_handshake_is_an_event_with_its_reason(here: Site):
     """A stranger's certificate is refused in the handshake, and recorded as at a gateway."""
     stranger = Pki("Stranger").leaf("eve", san_uris=[f"spiffe://{DOMAIN}/handfast/operator/eve"])
     context = client_context(stranger.chain_pem, stranger.key_pem, here.bundle.encode())
@@ -146,7 +151,7 @@ async def test_metrics_are_what_the_ledger_says(here: Site):
     here.server.more_metrics.append(_more)
     text = await scraped(here)
     assert 'handfast_certificates{state="issued"} 3.0' in text
-    assert f'handfast_authority_expiry_seconds{{authority="root"}}' in text
+    assert 'handfast_authority_expiry_seconds{authority="root"}' in text
     assert 'handfast_agent_snapshot_age_seconds{agent="edge"} 30.0' in text
     assert 'handfast_agent_current{agent="edge"} 0.0' in text
     assert 'handfast_requests_total{decision="allowed",gateway="edge",host="h"} 4.0' in text

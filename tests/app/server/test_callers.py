@@ -71,14 +71,17 @@ def asked(**extensions: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 @pytest.mark.parametrize(
-    ("uid", "role"), [(os.geteuid(), Role.OPERATOR), (0, Role.OPERATOR), (os.geteuid() + 1, Role.NOBODY), (65534, Role.NOBODY)]
+    ("uid", "role"),
+    [(os.geteuid(), Role.OPERATOR), (0, Role.OPERATOR), (os.geteuid() + 1, Role.NOBODY), (65534, Role.NOBODY)],
 )
 def test_another_user_of_this_machine_is_nobody(uid: int, role: Role):
     """The local socket lets in our own user and root alone, whatever its mode came to be."""
     assert caller_of(asked(peer={"uid": uid, "gid": 0, "pid": 1}), TRUST, (), NOW).role is role
 
 
-@pytest.mark.parametrize("scope", [{}, {"extensions": None}, {"extensions": {}}, asked(peer_der=None), asked(peer_der=b"")])
+@pytest.mark.parametrize(
+    "scope", [{}, {"extensions": None}, {"extensions": {}}, asked(peer_der=None), asked(peer_der=b"")]
+)
 def test_without_proof_one_is_nobody(scope: dict[str, Any]):
     """What the scope does not prove, no header or path can."""
     assert caller_of(scope, TRUST, (), NOW).role is Role.NOBODY

@@ -70,13 +70,17 @@ async def test_an_entry_bounds_what_an_operator_gets(here: Site):
         assert caught.value.refusal.reason is reason
 
 
-@pytest.mark.parametrize("name", ["handfast/server", "handfast/agent/edge", "handfast/operator/eve", "handfast/gateway/edge"])
+@pytest.mark.parametrize(
+    "name", ["handfast/server", "handfast/agent/edge", "handfast/operator/eve", "handfast/gateway/edge"]
+)
 async def test_the_platforms_own_names_are_not_to_be_had(name: str, here: Site):
     """A request for a reserved name is refused and recorded, also from an operator."""
     with pytest.raises(Refused) as caught:
         await here.issue(name)
     assert caught.value.refusal.reason is Reason.ENTRY_RESERVED
-    assert (await here.operator.send("GET", "/v1/events", query={"kind": "certificate.refused"})).json()["events"][0]["name"] == name
+    assert (await here.operator.send("GET", "/v1/events", query={"kind": "certificate.refused"})).json()["events"][0][
+        "name"
+    ] == name
 
 
 @pytest.mark.parametrize("name", ["", "/", "../x", "a//b", "a b", "pay\nments", "é", "x" * 513, "a/../b", "*"])
@@ -99,7 +103,9 @@ async def test_a_request_must_prove_its_key(here: Site):
     odd_pem = odd.sign(ec.generate_private_key(ec.SECP256K1()), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
     for pem, reason in ((forged, Reason.ISSUANCE_BAD_PROOF), (odd_pem, Reason.ISSUANCE_KEY_NOT_ALLOWED)):
         with pytest.raises(Refused) as caught:
-            await here.operator.call("POST", "/v1/certificates", CertificateAnswer, CertificateRequest(name="a", csr=pem))
+            await here.operator.call(
+                "POST", "/v1/certificates", CertificateAnswer, CertificateRequest(name="a", csr=pem)
+            )
         assert caught.value.refusal.reason is reason
     with pytest.raises(BadInput):
         await here.operator.call("POST", "/v1/certificates", CertificateAnswer, CertificateRequest(name="a", csr="x"))
@@ -139,7 +145,9 @@ async def test_a_gateways_certificate_is_not_renewed_past_the_world(here: Site):
     """A host's certificate comes by way of the world alone: who holds one cannot prolong it."""
     await here.apply()
     agent, key = here.holder(await here.join()), new_key()
-    answer = await agent.send("POST", "/v1/agents/self/certificates", f'{{"host": "api.{DOMAIN}", "csr": {_quoted(key.csr_pem)}}}')
+    answer = await agent.send(
+        "POST", "/v1/agents/self/certificates", f'{{"host": "api.{DOMAIN}", "csr": {_quoted(key.csr_pem)}}}'
+    )
     gateway = Credential(key.key_pem, answer.json()["chain"], here.bundle)
     with pytest.raises(Refused) as caught:
         await renew(here.holder(gateway))
@@ -185,7 +193,10 @@ async def test_the_inventory_counts_the_clock_in(here: Site):
         await here.issue(name, ttl_seconds=ttl)
     await revoke(here, serial=(await inventory(here, name="b"))[0].serial)
     here.clock.set(here.clock.now() + timedelta(seconds=120))
-    states = {state: len(await inventory(here, state=state)) for state in ("issued", "expired", "revoked", "failed", "intended")}
+    states = {
+        state: len(await inventory(here, state=state))
+        for state in ("issued", "expired", "revoked", "failed", "intended")
+    }
     assert states == {"issued": 1, "expired": 1, "revoked": 1, "failed": 0, "intended": 0}
     assert [row.state for row in await inventory(here)] == ["revoked", "issued", "expired"]
     assert [row.name for row in await inventory(here, name="a")] == ["a"]
@@ -206,7 +217,10 @@ async def test_pages_of_the_inventory_make_up_the_whole(here: Site):
     assert names == ["w4", "w3", "w2", "w1", "w0", "handfast/server"]
 
 
-@pytest.mark.parametrize("query", [{"state": "good"}, {"limit": "501"}, {"limit": "-1"}, {"after": "x"}, {"after": "²"}, {"after": str(2**63)}])
+@pytest.mark.parametrize(
+    "query",
+    [{"state": "good"}, {"limit": "501"}, {"limit": "-1"}, {"after": "x"}, {"after": "²"}, {"after": str(2**63)}],
+)
 async def test_a_query_that_makes_no_sense_is_bad_input(query: dict[str, str], here: Site):
     """A number out of bounds or an unknown state is refused, never guessed at."""
     with pytest.raises(BadInput):
@@ -263,7 +277,13 @@ async def test_what_cannot_be_revoked_is_said(here: Site):
 
 @pytest.mark.parametrize(
     "target",
-    [{}, {"serial": "0" * 40, "name": "a"}, {"serial": "xyz"}, {"serial": "0" * 41}, {"name": "a", "reason": "certificateHold"}],
+    [
+        {},
+        {"serial": "0" * 40, "name": "a"},
+        {"serial": "xyz"},
+        {"serial": "0" * 41},
+        {"name": "a", "reason": "certificateHold"},
+    ],
 )
 async def test_a_revocation_that_makes_no_sense_is_bad_input(target: dict[str, str], here: Site):
     """Exactly one target, a serial in hex, a reason that can be given."""

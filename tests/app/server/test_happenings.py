@@ -44,7 +44,12 @@ async def test_an_event_comes_with_what_its_reason_means(here: Site):
     await add(here, REFUSED)
     event = (await events(here, kind="handshake.refused")).events[0]
     reason = Reason.CHAIN_MISSING_INTERMEDIATE
-    assert (event["reason"], event["summary"], event["side"], event["hint"]) == (reason, reason.summary, reason.side, reason.hint)
+    assert (event["reason"], event["summary"], event["side"], event["hint"]) == (
+        reason,
+        reason.summary,
+        reason.side,
+        reason.hint,
+    )
 
 
 async def test_kinds_select(here: Site):
@@ -82,7 +87,9 @@ async def test_who_waits_in_vain_gets_an_empty_page(here: Site):
     assert (page.events, page.next) == ([], after)
 
 
-@pytest.mark.parametrize("query", [{"wait": "56"}, {"limit": "501"}, {"last": "501"}, {"after": "-1"}, {"after": "x"}, {"after": "9" * 5000}])
+@pytest.mark.parametrize(
+    "query", [{"wait": "56"}, {"limit": "501"}, {"last": "501"}, {"after": "-1"}, {"after": "x"}, {"after": "9" * 5000}]
+)
 async def test_a_query_out_of_bounds_is_bad_input(query: dict[str, str], here: Site):
     """Numbers are bounded, each by its own limit."""
     with pytest.raises(BadInput):
@@ -114,7 +121,16 @@ async def test_a_denied_request_is_decided_again_by_the_rules_that_counted(here:
         replace(DENIED, host="gone"),
         replace(DENIED, reason=Reason.REVOKED),
     ],
-    ids=["a handshake", "no revision", "unknown", "no number", "long", "no identity", "unknown host", "not a matter of policy"],
+    ids=[
+        "a handshake",
+        "no revision",
+        "unknown",
+        "no number",
+        "long",
+        "no identity",
+        "unknown host",
+        "not a matter of policy",
+    ],
 )
 async def test_what_cannot_be_decided_again_is_told_all_the_same(event: Event, here: Site):
     """A story needs no replay."""

@@ -1,11 +1,11 @@
 import pytest
 
 from handfast.app.client import Api
+from handfast.app.server.callers import Role
 from handfast.app.server.messages import AuthorityAnswer, EventList, StatusAnswer, TrafficRow, WorldAnswer
 from handfast.base.refusal import BadInput
 from handfast.trust.facts import facts, pem_certificates
 from tests.app.server.test_agents import tell
-from handfast.app.server.callers import Role
 from tests.app.sites import DOMAIN, WORLD, Site, problem, raw
 
 WIDER = WORLD.replace("methods: [GET]", "methods: [GET, POST]")
@@ -62,7 +62,9 @@ async def test_a_diff_tells_what_apply_tells(here: Site):
 async def test_the_effect_counts_in_who_came(here: Site):
     """Who would be cut off, and how often they came in the last week, is said before it happens."""
     await here.apply()
-    row = TrafficRow(host=f"api.{DOMAIN}", route="/", identity=f"spiffe://{DOMAIN}/payments", method="GET", code="", count=214)
+    row = TrafficRow(
+        host=f"api.{DOMAIN}", route="/", identity=f"spiffe://{DOMAIN}/payments", method="GET", code="", count=214
+    )
     await tell(await here.being(Role.AGENT), traffic=[row])
     answer = await diff(here, WORLD.replace("methods: [GET]", "methods: [PUT]"))
     assert any("payments" in line and "214" in line for line in answer.effect), answer.effect

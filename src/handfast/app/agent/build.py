@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,8 @@ RETRY_S = 0.5
 class AgentConfig:
     """What an agent is started with.
 
-    ``bundle_pem`` are the roots by which it knows the server; ``token`` lets it join when it has no certificate yet.
+    ``bundle_pem`` are the roots by which it knows the server. ``token`` is asked for a join token whenever the agent has no
+    certificate that counts: at its first start, and when its host slept for longer than a certificate lives.
     ``envoy`` is a path, or None for the one that comes with the package. ``concurrency`` is Envoy's number of workers.
     """
 
@@ -57,7 +59,7 @@ class AgentConfig:
     server_url: str
     bundle_pem: str
     trust_domain: TrustDomain
-    token: str = ""
+    token: Callable[[], Awaitable[str]]
     envoy: Path | None = None
     concurrency: int = 2
     drain_s: float = 2.0
@@ -168,9 +170,11 @@ class Agent:
     # The agent's own certificate
 
     async def _ask_for_identity(self, csr: str) -> CertificateAnswer:
-        if self._identity.current.value:
+        held = self._identity.current.value
+        if held and held.window.contains(self._clock.now()):
             return await self._api.call("POST", "/v1/certificates/renew", CertificateAnswer, RenewRequest(csr=csr))
-        request = JoinRequest(token=self.config.token or "-" * 16, name=self.config.name, csr=csr)
+        await self._drop()
+        request = JoinRequest(token=await self.config.token(), name=self.config.name, csr=csr)
         return await self._api.call("POST", "/v1/agents/join", CertificateAnswer, request)
 
     async def _ensure_identity(self) -> None:
@@ -185,6 +189,13 @@ class Agent:
         self._context.rotate(client_context(credential.chain_pem.encode(), credential.key_pem.encode(), bundle))
         self._used = credential
         await self._api.reconnect()
+
+    async def _drop(self) -> None:
+        """Use no certificate: the server would refuse an expired one in the handshake, before it could see a token."""
+        if self._used:
+            self._context.rotate(anonymous_context(self.config.bundle_pem.encode()))
+            self._used = None
+            await self._api.reconnect()
 
     async def _keep_identity(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from handfast.io.ports import Clock
 
 _log = structlog.get_logger("handfast.agent")
 MOST = 100
+LONGEST = 2048
 AGAIN = timedelta(minutes=1)
 LIFE = timedelta(minutes=10)
 
@@ -33,10 +34,11 @@ class Findings:
         held = self._standing.get(key)
         if held and now - held.at < AGAIN:
             return
-        finding = FindingRaised(id=new_event_id(), at=now, source=self._source, reason=reason, evidence=evidence)
+        seen = {name: text[:LONGEST] for name, text in evidence.items()}
+        finding = FindingRaised(id=new_event_id(), at=now, source=self._source, reason=reason, evidence=seen)
         self._standing = dict([*self._standing.items(), (key, finding)][-MOST:])
         self.untold = [*self.untold, finding][-MOST:]
-        _log.warning(reason.value, **evidence)
+        _log.warning(reason.value, **seen)
 
     def resolve(self, *reasons: Reason) -> None:
         """Take findings back: what they told of is over."""

@@ -5,9 +5,11 @@ A line of the log counts as read once the server has what it says, so nothing is
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from handfast.base.refusal import BadInput, HandfastError, Refusal, Unavailable
 from handfast.doctor.verdict import verdict
 from handfast.envoy.access_log import read_row
 from handfast.envoy.failures import FailureReport
-from handfast.io.encoding import to_plain
+from handfast.io.encoding import encode, to_plain
 from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.ports import Clock
 from handfast.io.tail import Tail
@@ -30,6 +32,7 @@ _log = structlog.get_logger("handfast.agent")
 MOST_EVENTS = 500
 COUNT_EVERY_S = 2.0
 RETRY_S = 1.0
+MOST_FINDINGS_BYTES = 48 * 1024
 
 Send = Callable[[AgentReport], Awaitable[None]]
 KnownCas = Callable[[], Sequence[bytes]]
@@ -55,13 +58,14 @@ class Reporter:
         self._tail = Tail(log, position_file=log.with_suffix(".position"))
         self._findings = findings
         self._counted: dict[Kind, int] = {}
+        self._telling = asyncio.Lock()
 
     async def follow_log(self) -> None:
         """Read Envoy's log for ever, and send what it says."""
         async for batch in self._tail:
             events = [event for line in batch if (event := self._read(line))]
             for start in range(0, len(events), MOST_EVENTS):
-                await self._insist(AgentReport(events=_plain(events[start : start + MOST_EVENTS])))
+                await self._deliver(events[start : start + MOST_EVENTS])
             if self._tail.full and self._tail.rotate():
                 await self._reopen()
 
@@ -89,11 +93,15 @@ class Reporter:
 
     async def tell(self, acknowledged: str) -> None:
         """Send one report; what could not be sent goes with the next one."""
-        now, traffic = await self._look()
+        async with self._telling:  # two at once would count the same requests twice
+            await self._tell(acknowledged)
+
+    async def _tell(self, acknowledged: str) -> None:
+        traffic, counted = await self._look()
         told = list(self._findings.untold)
         report = AgentReport(
             acknowledged=acknowledged,
-            findings=_plain(self._findings.standing),
+            findings=_fitting(self._findings.standing),
             events=_plain(told),
             traffic=traffic,
         )
@@ -102,32 +110,47 @@ class Reporter:
         except HandfastError as error:
             _log.debug("report.failed", error=str(error))
             return
-        self._counted = now
+        self._counted = counted
         self._findings.told(told)
 
-    async def _look(self) -> tuple[dict[Kind, int], list[TrafficRow]]:
+    async def _look(self) -> tuple[list[TrafficRow], dict[Kind, int]]:
         try:
             now = read_counts((await self._admin.get(f"/stats/prometheus?filter={METRIC.replace('_', '.', 1)}")).text)
         except Unavailable:
-            return self._counted, []
-        return now, grown(self._counted, now)
+            return [], self._counted
+        return grown(self._counted, now)
+
+    async def _deliver(self, events: Sequence[Event]) -> None:
+        """Send events until they have arrived. Where the server refuses, the halves go alone: one bad event takes no other along."""
+        try:
+            await self._insist(AgentReport(events=_plain(events)))
+        except HandfastError as error:
+            if len(events) == 1:
+                _log.error("report.refused", event=events[0].id, error=str(error))
+                return
+            middle = len(events) // 2
+            await self._deliver(events[:middle])
+            await self._deliver(events[middle:])
 
     async def _insist(self, report: AgentReport) -> None:
-        """Send a report, until it has arrived."""
+        """Send a report, until the server has it or refuses it."""
         while True:
             try:
                 await self._send(report)
             except Unavailable:
                 await self._clock.sleep(RETRY_S)
-            except HandfastError as error:
-                _log.error("report.refused", error=str(error))
-                return
             else:
                 return
 
     def close(self) -> None:
         """Keep the place in the log."""
         self._tail.close()
+
+
+def _fitting(findings: Sequence[Event]) -> list[dict[str, Any]]:
+    """Give the newest findings, as many as one report may carry."""
+    sizes = accumulate(len(encode(finding)) for finding in reversed(findings))
+    return _plain(findings[len(findings) - sum(size <= MOST_FINDINGS_BYTES for size in sizes) :])
 
 
 def _plain(events: Sequence[Event]) -> list[dict[str, Any]]:

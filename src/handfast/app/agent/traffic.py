@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from handfast.app.server.messages import TrafficRow
 
@@ -11,6 +10,7 @@ METRIC = "handfast_requests"
 _LINE = re.compile(rf"^(?:envoy_)?{METRIC}{{(.*)}} (\d+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 MOST_LINES = 100_000
+MOST_ROWS = 1000
 
 Kind = tuple[str, str, str, str, str]
 """Host, route, identity, method, code; the code of an allowed request is empty."""
@@ -33,12 +33,27 @@ def _plain(value: str) -> str:
     return "" if text == "-" else text[:1024]
 
 
-def grown(before: dict[Kind, int], now: dict[Kind, int]) -> list[TrafficRow]:
-    """Give what was added; a count that shrank begins anew, as Envoy was started again."""
-    return list(_rows((kind, n - before.get(kind, 0) if n >= before.get(kind, 0) else n) for kind, n in now.items()))
+def grown(
+    before: dict[Kind, int], now: dict[Kind, int], most: int = MOST_ROWS
+) -> tuple[list[TrafficRow], dict[Kind, int]]:
+    """Give what was added, ``most`` rows of it, and the counts that were told with them: the next ``before``.
+
+    A count that shrank begins anew, as Envoy was started again.
+    """
+    rows, told = list[TrafficRow](), dict[Kind, int]()
+    for kind, count in now.items():
+        known = before.get(kind, 0)
+        row = _row(kind, count - known if count >= known else count)
+        if row and len(rows) == most:
+            told[kind] = known if count >= known else 0
+            continue
+        told[kind] = count
+        rows += [row] if row else []
+    return rows, told
 
 
-def _rows(counted: Iterable[tuple[Kind, int]]) -> Iterable[TrafficRow]:
-    for (host, route, identity, method, code), count in counted:
-        if count and route and host:
-            yield TrafficRow(host=host, route=route, identity=identity, method=method[:64], code=code[:64], count=count)
+def _row(kind: Kind, count: int) -> TrafficRow | None:
+    host, route, identity, method, code = kind
+    if not (count and route and host):
+        return None
+    return TrafficRow(host=host, route=route, identity=identity, method=method[:64], code=code[:64], count=count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -117,13 +117,19 @@ class Agents:
         events = [_reported(plain, caller) for plain in body.events]
         now = self.platform.clock.now()
         ledger = self.platform.ledger
+        # Counts come last: an agent tells again what was refused or lost, and they alone would be kept twice.
+        if not await self._state(caller, body, now):
+            raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
         await ledger.append(events)
         await ledger.add_traffic(now, [_counted(row) for row in body.traffic if row.count])
         for row in body.traffic:
             self.platform.metrics.count_requests(caller.name, row.host, row.code, row.count)
-        if not await ledger.agent_reported(caller.name, now, body.acknowledged, body.findings):
-            raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
         return Nothing()
+
+    async def _state(self, caller: Caller, body: AgentReport, now: datetime) -> bool:
+        if body.acknowledged is None:
+            return await self.platform.ledger.agent_seen(caller.name, now)
+        return await self.platform.ledger.agent_reported(caller.name, now, body.acknowledged, body.findings)
 
 
 def _reported(plain: dict[str, object], caller: Caller) -> Event:

@@ -116,6 +116,8 @@ class Server:
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """Finish what is being answered, then close."""
+        self.platform.slices.current.close()
+        self.platform.ledger.event_head.close()
         await self._front.stop(grace_s)
         await self._admin_front.stop(grace_s)
         for task in list(self._tasks):

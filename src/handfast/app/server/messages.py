@@ -178,9 +178,12 @@ class TrafficRow(Message):
 
 
 class AgentReport(Message):
-    """What an agent has to tell: the slice that Envoy acknowledged, findings, events, traffic."""
+    """What an agent has to tell: the slice that Envoy acknowledged and what is wrong now, events, traffic.
 
-    acknowledged: Annotated[str, Meta(max_length=64)] = ""
+    Without ``acknowledged`` the report says nothing of the agent's state, and its findings do not count.
+    """
+
+    acknowledged: Annotated[str, Meta(max_length=64)] | None = None
     findings: Annotated[list[dict[str, Any]], Meta(max_length=100)] = []
     events: Annotated[list[dict[str, Any]], Meta(max_length=1000)] = []
     traffic: Annotated[list[TrafficRow], Meta(max_length=1000)] = []

@@ -1,0 +1,143 @@
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from handfast.app.keeping import Kept
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal, Refused, Unavailable
+from handfast.io.credentials import Credential, save
+from tests.app.issuers import Issuer
+from tests.support.clock import START, FakeClock
+
+DAY = timedelta(days=1)
+AWAY = Unavailable("away")
+NO = Refused(Refusal(Reason.REVOKED))
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Issuer:
+    """Give an issuer whose certificates live a day."""
+    return Issuer(tmp_path, FakeClock())
+
+
+def kept(issuer: Issuer, name: str = "kept.pem") -> Kept:
+    return Kept(issuer.directory / name, issuer.clock, issuer.ask)
+
+
+async def test_the_first_one_is_got_and_kept_on_disk(issuer: Issuer):
+    """Another start finds the same one, and asks nobody."""
+    credential = await kept(issuer).ensure()
+    again = kept(issuer)
+    assert again.current.value == credential
+    assert await again.ensure() == credential
+    assert len(issuer.asked) == 1
+    assert (issuer.directory / "kept.pem").stat().st_mode & 0o777 == 0o600
+
+
+async def test_it_is_replaced_at_two_thirds_of_its_life(issuer: Issuer):
+    """Not before 2/3 less a twentieth, and at 2/3 plus a twentieth at the latest; the key is a new one."""
+    one = kept(issuer)
+    first = await one.ensure()
+    begin, life = first.window.not_before, first.window.length
+    issuer.clock.set(begin + life * (2 / 3 - 1 / 20) - timedelta(seconds=1))
+    assert await one.ensure() == first
+    issuer.clock.set(begin + life * (2 / 3 + 1 / 20))
+    second = await one.ensure()
+    assert second.window.not_before > first.window.not_before
+    assert second.key_pem != first.key_pem
+    assert len(set(issuer.asked)) == 2
+    assert kept(issuer).current.value == second
+
+
+async def test_renewals_are_spread(issuer: Issuer):
+    """Many that were issued in one moment do not come back in one moment."""
+    several = [kept(issuer, f"{number}.pem") for number in range(8)]
+    for one in several:
+        await one.ensure()
+    looks = [one.next_look() for one in several]
+    assert len(set(looks)) == len(looks)
+    assert max(looks) - min(looks) < DAY.total_seconds() / 10 + 60
+    assert min(looks) > DAY.total_seconds() * 0.6
+
+
+@pytest.mark.parametrize("fault", [AWAY, NO])
+async def test_a_failed_renewal_keeps_the_old_one(issuer: Issuer, fault: Unavailable | Refused):
+    """What still counts is used on, is tried again soon, and replaced once that can be."""
+    one = kept(issuer)
+    first = await one.ensure()
+    issuer.clock.set(START + DAY * 0.8)
+    issuer.fault = fault
+    assert await one.ensure() == first
+    assert one.next_look() <= 60
+    issuer.fault = None
+    assert await one.ensure() != first
+
+
+async def test_it_is_tried_sooner_as_the_end_comes_nearer(issuer: Issuer):
+    """A tenth of what is left, a minute at most and half a second at least."""
+    one = kept(issuer)
+    first = await one.ensure()
+    issuer.fault = AWAY
+    for left, look in ((3600.0, 60.0), (100.0, 10.0), (1.0, 0.5), (-5.0, 0.5)):
+        issuer.clock.set(first.window.not_after - timedelta(seconds=left))
+        assert one.next_look() == pytest.approx(look)
+
+
+async def test_an_expired_one_does_not_count(issuer: Issuer):
+    """Where none is to be had, none is given; a later start does not take the expired one up."""
+    one = kept(issuer)
+    await one.ensure()
+    issuer.clock.set(START + DAY)
+    issuer.fault = AWAY
+    with pytest.raises(Unavailable):
+        await one.ensure()
+    later = kept(issuer)
+    assert later.current.value is None
+    assert later.next_look() == 1.0
+    issuer.fault = None
+    assert (await later.ensure()).window.contains(issuer.clock.now())
+
+
+async def test_without_a_first_one_the_fault_is_told(issuer: Issuer):
+    """The server's word comes through."""
+    issuer.fault = NO
+    with pytest.raises(Refused):
+        await kept(issuer).ensure()
+    assert not (issuer.directory / "kept.pem").exists()
+
+
+async def test_many_who_ask_at_once_cause_one_request(issuer: Issuer):
+    """One certificate for all of them."""
+    one = kept(issuer)
+    assert len({credential.chain_pem for credential in await asyncio.gather(*(one.ensure() for _ in range(10)))}) == 1
+    assert len(issuer.asked) == 1
+
+
+async def test_who_watches_is_told(issuer: Issuer):
+    """Each new one is published."""
+    one = kept(issuer)
+    waiting = asyncio.create_task(one.current.wait_for_change(None))
+    await asyncio.sleep(0)
+    credential = await one.ensure()
+    assert await waiting == credential
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "# key\n# chain\n", "# chain\n# key\n# roots\n"])
+def test_a_damaged_file_is_said(issuer: Issuer, text: str):
+    """It is not taken for a first start: somebody did something."""
+    path = issuer.directory / "kept.pem"
+    path.touch(0o600)
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"kept\.pem"):
+        kept(issuer)
+
+
+def test_a_file_that_others_can_read_is_said(issuer: Issuer):
+    """A key that others may have seen is not used on."""
+    path = issuer.directory / "kept.pem"
+    save(path, Credential("k\n", "c\n", "r\n"))
+    path.chmod(0o644)
+    with pytest.raises(BadInput, match="others"):
+        kept(issuer)
