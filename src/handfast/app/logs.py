@@ -12,6 +12,9 @@ import structlog
 
 _MOST_BYTES = 16 * 1024 * 1024
 _KEPT = 4
+# grpclib warns of each stream that Envoy ends, which is how Envoy says goodbye.
+_NOISY = {"httpx2": logging.WARNING, "httpcore2": logging.WARNING, "asyncio": logging.WARNING, "grpclib": logging.ERROR,
+          "hpack": logging.WARNING}  # fmt: skip
 
 
 def log_to(place: str, level: int = logging.INFO) -> None:
@@ -23,19 +26,24 @@ def log_to(place: str, level: int = logging.INFO) -> None:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(place, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
         handler = RotatingFileHandler(place, maxBytes=_MOST_BYTES, backupCount=_KEPT)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    # Libraries log through the standard library; their lines become JSON, too.
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+        )
+    )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for noisy in ("httpx2", "httpcore2", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name, least in _NOISY.items():
+        logging.getLogger(name).setLevel(max(least, level))
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
