@@ -141,7 +141,14 @@ class Refused:
 
 
 def shake_hands(
-    platform: Platform, host: str, files: Files | None = None, tls: ssl.TLSVersion = TLS_1_3, *, patient: bool = True
+    platform: Platform,
+    host: str,
+    files: Files | None = None,
+    tls: ssl.TLSVersion = TLS_1_3,
+    *,
+    patient: bool = True,
+    context: ssl.SSLContext | None = None,
+    session: ssl.SSLSession | None = None,
 ) -> Response | Refused:
     """Try a handshake and a request on top.
 
@@ -151,7 +158,8 @@ def shake_hands(
     raw = socket.create_connection((LOOPBACK, platform.gateway), PATIENCE_S)
     peer = _name(raw.getsockname())
     try:
-        with context_for(platform, files, tls).wrap_socket(raw, server_hostname=host) as tunnel:
+        chosen = context or context_for(platform, files, tls)
+        with chosen.wrap_socket(raw, server_hostname=host, session=session) as tunnel:
             if patient:
                 _wait_for_alert(tunnel)
             tunnel.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())

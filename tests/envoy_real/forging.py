@@ -131,3 +131,21 @@ def _tbs(issuer: Issued, draft: Draft, algorithm: bytes) -> bytes:
         public,
         der.tlv(0xA3, der.sequence(*draft.extensions)) if draft.extensions is not None else b"",
     )
+
+
+def uris_in(certificate: bytes) -> list[bytes]:
+    """Read the URI names of a certificate, and mind nothing else.
+
+    Raises:
+        BadInput: it is not DER.
+    """
+    fields = der.children(der.children(certificate)[0])
+    extensions = [one for field in fields if field[0] == 0xA3 for one in der.children(der.children(field)[0])]
+    parts = [der.children(extension) for extension in extensions]
+    lists = [content(one[-1]) for one in parts if one[0] == der.oid("2.5.29.17")]
+    return [content(name) for found in lists for name in der.children(found) if name[0] == URI]
+
+
+def content(value: bytes) -> bytes:
+    """Give what is within one DER value."""
+    return value[2 + (value[1] & 0x7F if value[1] & 0x80 else 0) :]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 from handfast.access.identify import identify, standing
@@ -37,6 +38,13 @@ HOST = "id.test"
 HEADERS = {f"X-Handed-{one.value.title()}": one.value for one in IdentityField}
 
 
+class Tls(StrEnum):
+    """Who refused a certificate before it came to a request: the client's own library, or the gateway's."""
+
+    AT_THE_CLIENT = "refused by the client's TLS"
+    AT_THE_GATEWAY = "refused by the gateway's TLS"
+
+
 @dataclass(frozen=True)
 class Guard:
     """The gateway, its port and the authority that it trusts."""
@@ -63,13 +71,17 @@ class Guard:
         """Open a connection."""
         return Connection(context, self.port, HOST, session)
 
-    def meet(self, shown: Forged) -> Answer | None:
-        """Ask with a certificate; None where TLS refused it, at the client's end or at ours."""
+    def meet(self, shown: Forged) -> Answer | Tls:
+        """Ask with a certificate, or tell where TLS refused it."""
         try:
-            with self.connect(self.context(shown)) as connection:
+            context = self.context(shown)
+        except ssl.SSLError:
+            return Tls.AT_THE_CLIENT
+        try:
+            with self.connect(context) as connection:
                 return connection.ask("/")
         except GONE:
-            return None
+            return Tls.AT_THE_GATEWAY
 
     def forge(self, draft: Draft) -> Forged:
         """Have the trusted authority sign a draft."""

@@ -5,169 +5,24 @@ from __future__ import annotations
 import base64
 import random
 import re
-import ssl
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from hashlib import sha256
 from random import Random
 
 import pytest
 
 from handfast.base.reasons import Reason
 from handfast.base.spiffe import SpiffeId
-from handfast.trust import der
-from handfast.trust.facts import facts
-from tests.envoy_real.forging import (
-    ANY,
-    BMP,
-    CLIENT,
-    CN,
-    DIRECTORY,
-    DNS,
-    EMAIL,
-    FOR_CLIENTS,
-    GOOD_NAMES,
-    GOOD_URI,
-    IA5,
-    IP,
-    KEYS,
-    NOT_CA,
-    OTHER,
-    OU,
-    PLAIN_SUBJECT,
-    PRINTABLE,
-    REGISTERED,
-    RFC822,
-    SERVER,
-    SIGNATURES,
-    T61,
-    UNIVERSAL,
-    URI,
-    UTF8,
-    Draft,
-    Forged,
-    constraints,
-    names,
-    subject,
-    uses,
-)
-from tests.envoy_real.guard import HEADERS, Guard, guard, judged
-from tests.envoy_real.lone import GONE, Answer
+from tests.envoy_real.forging import Draft, Forged, uris_in
+from tests.envoy_real.guard import HEADERS, Guard, Tls, guard, judged
+from tests.envoy_real.lone import Answer
+from tests.envoy_real.mutants import a_mixture, a_mutant
+from tests.envoy_real.odd import BY_TLS, CASES, KEPT, MINDED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore:Attribute's length")]
 
-CA_TRUE = constraints(der.tlv(1, b"\xff"))
-UNKNOWN_OID = "1.3.6.1.4.1.99999.1"
-
-
-def _named(*pairs: tuple[int, bytes]) -> Draft:
-    return Draft((NOT_CA, FOR_CLIENTS, names(*pairs)))
-
-
-def _with(*more: bytes) -> Draft:
-    return Draft((NOT_CA, FOR_CLIENTS, GOOD_NAMES, *more))
-
-
-def _for(*dotted: str) -> Draft:
-    return Draft((NOT_CA, uses(*dotted), GOOD_NAMES))
-
-
-def _constrained(*extensions: bytes) -> Draft:
-    return Draft((*extensions, FOR_CLIENTS, GOOD_NAMES))
-
-
-URIS = (
-    b"", b"https://example.org/a", b"spiffe://partner.org/a", b"spiffe://example.org", b"spiffe://example.org/", b"spiffe://",
-    b"spiffe://example.org/a/", b"spiffe://example.org//a", b"spiffe://example.org/a//b", b"spiffe://example.org/a/../b",
-    b"spiffe://example.org/./a", b"spiffe://example.org/a/.", b"spiffe://example.org/..", b"spiffe://example.org/...",
-    b"spiffe://example.org/.a/..b", b"SPIFFE://example.org/a", b"spiffe://EXAMPLE.org/a", b"spiffe://example.org/A/b",
-    b"spiffe://example.org/a%2fb", b"spiffe://example.org/%61", b"spiffe://example.org/a?b", b"spiffe://example.org/a#b",
-    b"spiffe://example.org:1/a", b"spiffe://u@example.org/a", b"spiffe://example.org/a\n", b"spiffe://example.org/a\0",
-    b"spiffe://example.org\0.evil.test/a", b"spiffe://example.org/\xe9", b"spiffe:///a", b" spiffe://example.org/a",
-    b"spiffe://example.org./a", b"spiffe://example.org/a,URI=x", b'spiffe://example.org/a";By=x', b"spiffe:/example.org/a",
-    b"spiffe://example.org/" + b"a" * 2027, b"spiffe://example.org/" + b"a" * 2028, b"spiffe://" + b"a" * 255 + b"/a",
-    b"spiffe://" + b"a" * 256 + b"/a", b"spiffe://example.org" + b"/a" * 900, b"spiffe://example.org/-_./~".replace(b"./~", b".~"),
-)  # fmt: skip
-SUBJECTS = {
-    "quotes": subject((CN, UTF8, b'a"b\\";URI=spiffe://example.org/root,b')),
-    "lines": subject((CN, UTF8, b"a\r\nX-Client-Identity: root\r\n\r\n")),
-    "commas": subject((CN, UTF8, b'By=x,Hash="y",;'), (OU, PRINTABLE, b"a, b+c=d")),
-    "nobody": der.sequence(),
-    "nothing": subject((CN, UTF8, b"")),
-    "two": subject((CN, UTF8, b"a"), (CN, UTF8, b"b")),
-    "nul": subject((CN, UTF8, b"a\0b")),
-    "bmp": subject((CN, BMP, "aé\n☃".encode("utf-16-be"))),
-    "universal": subject((CN, UNIVERSAL, "aé\n".encode("utf-32-be"))),
-    "utf8": subject((CN, UTF8, "Jürgen ☃ %41".encode())),
-    "long": subject((CN, UTF8, b"x" * 5000)),
-    "many": subject(*[(OU, UTF8, b"y" * 60)] * 100),
-    "country": subject(("2.5.4.6", PRINTABLE, b"DEU")),
-}
-CASES: dict[str, Draft] = {
-    **{f"key {kind}": Draft(key=kind) for kind in KEYS},
-    **{f"hash {kind}": Draft(hash=kind) for kind in SIGNATURES},
-    **{f"uri {uri[:60]!r} {len(uri)}": _named((URI, uri)) for uri in URIS},
-    **{f"subject {name}": Draft(subject=one) for name, one in SUBJECTS.items()},
-    "eku absent": Draft((NOT_CA, GOOD_NAMES)),
-    "eku none": _for(),
-    "eku server": _for(SERVER),
-    "eku any": _for(ANY),
-    "eku any server": _for(ANY, SERVER),
-    "eku any client": _for(ANY, CLIENT),
-    "eku server client": _for(SERVER, CLIENT),
-    "eku client twice": _for(CLIENT, CLIENT),
-    "eku email": _for(EMAIL),
-    "eku odd": _for("1.2.3.999999999999", CLIENT, "1.3.6.1.5.5.7.3.2.1"),
-    "eku nearly": _for("1.3.6.1.5.5.7.3.2.1", EMAIL),
-    "ca": _constrained(CA_TRUE),
-    "ca with a length": _constrained(constraints(der.tlv(1, b"\xff") + der.integer(1))),
-    "ca not critical": _constrained(constraints(der.tlv(1, b"\xff"), critical=False)),
-    "ca as no DER says it": _constrained(constraints(der.tlv(1, b"\x01"))),
-    "ca false in writing": _constrained(constraints(der.tlv(1, b"\x00"))),
-    "ca not mentioned": _constrained(),
-    "version 1": Draft(None),
-    "no extension": Draft(()),
-    "no names": Draft((NOT_CA, FOR_CLIENTS)),
-    "an empty list of names": _named(),
-    "two URIs": _named((URI, GOOD_URI), (URI, b"spiffe://example.org/b")),
-    "one URI twice": _named((URI, GOOD_URI), (URI, GOOD_URI)),
-    "a URI among others": _named((DNS, b"a.test"), (IP, b"\x7f\0\0\1"), (URI, GOOD_URI), (RFC822, b"a@b.test"), (REGISTERED, b"\x2a\3")),
-    "a URI in a directory": _named((DIRECTORY, PLAIN_SUBJECT), (DNS, GOOD_URI)),
-    "another name": _named((OTHER, der.oid("1.2.3") + der.tlv(0xA0, der.tlv(UTF8, GOOD_URI))), (URI, GOOD_URI)),
-    "DNS that quotes": _named((URI, GOOD_URI), (DNS, b'a";URI=spiffe://example.org/root,By="x'), (DNS, b"a,b;c=d")),
-    "DNS with lines": _named((URI, GOOD_URI), (DNS, b"a\r\nx-client-identity: root"), (DNS, b"\0"), (DNS, b"")),
-    "many DNS": _named((URI, GOOD_URI), *((DNS, b"n%d.test" % at) for at in range(300))),
-    "DNS beyond ASCII": _named((URI, GOOD_URI), (DNS, b"\xe9.test")),
-    "mail beyond ASCII": _named((URI, GOOD_URI), (RFC822, b"\xe9@b.test")),
-    "an address of 5": _named((URI, GOOD_URI), (IP, b"12345")),
-    "an X.400 name": _named((URI, GOOD_URI), (0xA3, b"")),
-    "one extension twice": _with(der.extension(UNKNOWN_OID, b"x"), der.extension(UNKNOWN_OID, b"y")),
-    "an unknown extension": _with(der.extension(UNKNOWN_OID, der.tlv(0x30, GOOD_NAMES))),
-    "an unknown critical extension": _with(der.extension(UNKNOWN_OID, b"x", critical=True)),
-    "200 extensions": _with(*(der.extension(f"{UNKNOWN_OID}.{at}", b"x" * 40) for at in range(200))),
-    "long lengths": _with(der.extension(UNKNOWN_OID, b"x" * 20000)),
-    "expires on the way": Draft(ends=datetime.now(UTC) + timedelta(minutes=9)),
-}
-# Here the control plane's library reads what nobody needs, and minds it. The access check goes on with the right identity.
-MINDED = {
-    "AIA": _with(der.extension("1.3.6.1.5.5.7.1.1", b"x")),
-    "SCT": _with(der.extension("1.3.6.1.4.1.11129.2.4.2", b"x")),
-    "TLS feature": _with(der.extension("1.3.6.1.5.5.7.1.24", b"x")),
-    "issuer's names": _with(der.extension("2.5.29.18", b"x")),
-    "T61": Draft(subject=subject((CN, T61, b"\xe9a\n"))),
-    "bad printable": Draft(subject=subject((CN, PRINTABLE, b"a@*\xff\r\n"))),
-    "bad IA5": Draft(subject=subject((CN, IA5, b"\xff;URI=x"))),
-    "bits": Draft(subject=subject((CN, 3, b"\0ab"))),
-    "a sequence": Draft(subject=subject((CN, 0x30, b""))),
-}
-# What a client keeps to itself, as no signature that the gateway takes can be made with the key.
-KEPT = {"key p224", "key secp256k1", "key brainpool", "key ed448"}
-# What Envoy's TLS refuses by itself.
-BY_TLS = {
-    "hash sha3-256", "eku none", "eku server", "eku any", "eku any server", "eku email", "eku nearly", "an unknown critical extension",
-}  # fmt: skip
+MIXTURES, MUTANTS = 200, 500
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +41,7 @@ def elements(header: str) -> list[list[tuple[str, str]]]:
     while at < len(header):
         match = pair.match(header, at)
         assert match, header[at : at + 100]
-        found[-1].append((match[1], re.sub(r"\\(.)", r"\1", match[2]) if match[2] is not None else match[3]))
+        found[-1].append((match[1], match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])))
         at = match.end()
         if match[4] == ",":
             found.append([])
@@ -195,37 +50,112 @@ def elements(header: str) -> list[list[tuple[str, str]]]:
 
 def check_told(answer: Answer, shown: Forged, identity: str) -> None:
     """See that the service was told of exactly this certificate, once, in headers that hold nothing else."""
-    told = {name: answer.told(name.lower()) for name in ("Client-Cert", "X-Forwarded-Client-Cert", "X-Client-CN", *HEADERS)}
-    assert {name: len(values) for name, values in told.items()} == dict.fromkeys(told, 1)
+    names = ("Client-Cert", "X-Forwarded-Client-Cert", "X-Client-CN", "X-Client-Identity", *HEADERS)
+    told = {name: answer.told(name.lower()) for name in names}
+    assert {name: len(values) for name, values in told.items()} == dict.fromkeys(names, 1)
     assert all(re.fullmatch(r"[ -~]*", values[0]) for values in told.values())
-    assert answer.told("x-client-identity") == told["X-Handed-Identity"] == [identity]
+    assert told["X-Client-Identity"] == told["X-Handed-Identity"] == [identity]
     assert base64.b64decode(told["Client-Cert"][0][1:-1], validate=True) == shown.der
     (element,) = elements(told["X-Forwarded-Client-Cert"][0])
-    once = Counter(key for key, _ in element if key != "DNS")
-    assert once == Counter(["By", "Hash", "Subject", "URI"])
-    assert dict(element)["URI"] == identity
-    assert dict(element)["Hash"] == told["X-Handed-Fingerprint"][0] == facts_fingerprint(shown)
+    fields = dict(element)
+    assert Counter(key for key, _ in element if key != "DNS") == Counter(["By", "Hash", "Subject", "URI"])
+    assert (fields["URI"], fields["Hash"]) == (identity, sha256(shown.der).hexdigest())
+    assert told["X-Handed-Fingerprint"] == [fields["Hash"]]
     assert all(re.fullmatch(r"[A-Za-z0-9.*-]+", value) for key, value in element if key == "DNS")
 
 
-def facts_fingerprint(shown: Forged) -> str:
-    """Give the fingerprint as the deny list has it."""
-    from hashlib import sha256
-
-    return sha256(shown.der).hexdigest()
-
-
-# Compared
-
-
-@pytest.mark.parametrize("name", CASES.keys() - KEPT - BY_TLS)
-def test_a_certificate_is_read_alike(gate: Guard, name: str):
-    """The code is the one that `identify` has, and an identity is told to the service safely."""
-    shown = gate.forge(CASES[name])
-    answer, expected = gate.meet(shown), judged(shown.der)
-    assert answer is not None
+def check_alike(answer: Answer, shown: Forged) -> SpiffeId | Reason:
+    """See that an answer is what the control plane says of the certificate; give what that is."""
+    expected = judged(shown.der)
     if isinstance(expected, SpiffeId):
         assert answer.status == 200, answer
         check_told(answer, shown, str(expected))
     else:
         assert (answer.status, answer.code) == (403, expected)
+    return expected
+
+
+# Certificates with a name
+
+
+@pytest.mark.parametrize("name", sorted(CASES.keys() - KEPT - BY_TLS))
+def test_a_certificate_is_read_alike(gate: Guard, name: str):
+    """The code is the one that `identify` has, and an identity is told to the service safely."""
+    shown = gate.forge(CASES[name])
+    answer = gate.meet(shown)
+    assert isinstance(answer, Answer)
+    check_alike(answer, shown)
+
+
+@pytest.mark.parametrize("name", sorted(KEPT))
+def test_a_certificate_that_the_client_keeps(gate: Guard, name: str):
+    """A client whose key can make no signature that is asked for shows no certificate, and so has no identity."""
+    shown = gate.forge(CASES[name])
+    answer = gate.meet(shown)
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.code) == (403, Reason.CLIENT_NO_CERTIFICATE)
+    assert judged(shown.der) is Reason.CERT_UNSUPPORTED_KEY
+
+
+@pytest.mark.parametrize("name", sorted(BY_TLS))
+def test_a_certificate_that_tls_refuses(gate: Guard, name: str):
+    """No request gets through with it, and there is no answer."""
+    assert gate.meet(gate.forge(CASES[name])) is Tls.AT_THE_GATEWAY
+
+
+@pytest.mark.parametrize("name", sorted(MINDED))
+def test_what_only_the_library_minds(gate: Guard, name: str):
+    """Where the control plane cannot read what has no say in the identity, the access check goes on with the right one."""
+    shown = gate.forge(MINDED[name])
+    answer = gate.meet(shown)
+    assert isinstance(answer, Answer)
+    assert judged(shown.der) is Reason.CERT_UNREADABLE
+    assert answer.status == 200
+    check_told(answer, shown, uris_in(shown.der)[0].decode())
+
+
+# Certificates by chance
+
+
+def test_mixtures_are_read_alike(gate: Guard):
+    """Of several faults in one certificate both name the same."""
+    seed = random.getrandbits(32)
+    chance, met = Random(seed), Counter[str]()
+    for _ in range(MIXTURES):
+        shown = gate.forge(a_mixture(chance))
+        answer = gate.meet(shown)
+        try:
+            outcome = check_alike(answer, shown) if isinstance(answer, Answer) else answer
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {shown.der.hex()}") from error
+        met[outcome if isinstance(outcome, str) else "let in"] += 1
+    assert met[Tls.AT_THE_GATEWAY] < MIXTURES / 2, f"seed {seed}: {met}"
+    assert len(met) >= 8, f"seed {seed}: {met}"
+
+
+def test_mutants_never_gain_an_identity(gate: Guard):
+    """Whatever stands in the extensions, the answer is the identity that is in them or a refusal, and never a fault."""
+    seed = random.getrandbits(32)
+    chance, met = Random(seed), Counter[str]()
+    for _ in range(MUTANTS):
+        shown = gate.forge(a_mutant(chance))
+        answer = gate.meet(shown)
+        try:
+            met[_outcome(answer, shown) if isinstance(answer, Answer) else answer] += 1
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {shown.der.hex()}") from error
+    assert met[Tls.AT_THE_CLIENT] + met[Tls.AT_THE_GATEWAY] < MUTANTS * 0.8, f"seed {seed}: {met}"
+    assert met["let in"] > 20, f"seed {seed}: {met}"
+    assert len(met) >= 8, f"seed {seed}: {met}"
+    print(met)
+
+
+def _outcome(answer: Answer, shown: Forged) -> str:
+    if judged(shown.der) is not Reason.CERT_UNREADABLE:
+        return "let in" if isinstance(outcome := check_alike(answer, shown), SpiffeId) else outcome
+    if answer.status == 200:
+        (uri,) = uris_in(shown.der)
+        check_told(answer, shown, uri.decode())
+        return "let in, though the library minds"
+    assert (answer.status, answer.code in set(Reason) - {Reason.GATEWAY_FAULT}) == (403, True), answer
+    return f"unreadable, {answer.code} here"

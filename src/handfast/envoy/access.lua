@@ -7,6 +7,7 @@
 
 local NAMESPACE = "handfast"
 local COOKIE = "Handfast_Authorization"
+local COOKIE_IN_ANY_CASE = string.lower(COOKIE)
 local MOST_CERTIFICATES = 20000
 
 -- DER ---------------------------------------------------------------------------------------------------------------
@@ -145,10 +146,13 @@ local function read_extension(der, from, next, facts)
   local name = sub(der, oid, at - 1)
   if facts.extensions[name] then error("der: extension twice") end
   facts.extensions[name] = true
+  local tag, value, after = element(der, at, next - 1)
+  if tag == 1 then
+    if byte(der, value) ~= 255 then error("der: boolean") end
+    tag, value, after = element(der, after, next - 1)
+  end
   local read = READ_EXTENSION[name]
   if not read then return end
-  local tag, value, after = element(der, at, next - 1)
-  if tag == 1 then tag, value, after = element(der, after, next - 1) end
   local _, content, stop = element(der, value, after - 1)
   read(der, content, stop, facts)
 end
@@ -312,6 +316,8 @@ local function settle_cookie(headers, token)
       local name, value = string.match(crumb, "^%s*([^=%s]*)%s*=?%s*(.-)%s*$")
       if name == COOKIE then
         if token and value == token and not had then had = true else others = true end
+      elseif find(string.lower(crumb), COOKIE_IN_ANY_CASE, 1, true) then
+        others = true -- some servers end a cookie at a space or a comma, and some do not mind case
       elseif crumb ~= "" then
         kept[#kept + 1] = string.match(crumb, "^%s*(.-)%s*$")
       end

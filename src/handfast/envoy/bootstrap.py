@@ -17,6 +17,7 @@ RUNTIME: dict[str, object] = {
 
 
 MOST_CONNECTIONS = 50_000
+LARGEST_MESSAGE = 64 << 20
 
 
 def _connections(most: int) -> dict[str, object]:
@@ -35,7 +36,9 @@ def bootstrap(*, node: str, ads_socket: str) -> dict[str, object]:
 
     Who runs Envoy adds where its administration listens.
     """
-    grpc = {"google_grpc": {"target_uri": f"unix:{ads_socket}", "stat_prefix": "ads"}}
+    # Left to itself gRPC takes 4 MiB a message, and a larger revocation list would break the stream again and again.
+    largest = {"args": {"grpc.max_receive_message_length": {"int_value": LARGEST_MESSAGE}}}
+    grpc = {"google_grpc": {"target_uri": f"unix:{ads_socket}", "stat_prefix": "ads", "channel_args": largest}}
     return {
         "node": {"id": node, "cluster": "handfast"},
         "dynamic_resources": {

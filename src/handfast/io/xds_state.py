@@ -15,9 +15,10 @@ Three rules make the law hold:
   serving the old secret after it refused a new one, but it refuses every listener that uses it until it gets a good one.
 * A listener or a cluster that was refused in that state is tried once more when all is put right: it may not be at fault.
 
-Order: clusters, secrets, filter configurations, listeners, routes; what is removed leaves in the opposite order, afterwards.
+Order: clusters, secrets, filter configurations, listeners, routes. What is removed leaves in the opposite order, once Envoy has
+accepted all that stays: a host that moves to a port that is taken goes on being served where it was.
 Envoy applies what comes on one stream in the order in which it comes. A listener whose secret is missing is held back as a
-whole; a route that names a missing cluster answers 503. Nothing waits for an answer: Envoy withholds its answer to a
+whole; a route that names a missing cluster answers 503. Nothing that is added waits for an answer: Envoy withholds its answer to a
 cluster until that cluster's secrets have come.
 
 Source: the xDS protocol, "Incremental xDS" (envoyproxy.io, api-docs/xds_protocol), with what Envoy 1.40 was seen to do.
@@ -302,10 +303,20 @@ class XdsStream:
                 yield self._send(subscription, snapshot)
 
     def _removals(self, snapshot: Snapshot) -> Iterator[DeltaDiscoveryResponse]:
+        """Take away what is no longer in the snapshot, once Envoy has accepted all that is: it may have to stand in for it."""
+        if not self._accepted(snapshot):
+            return
         for subscription in reversed(self._in_order()):
             gone = tuple(sorted(name for name in subscription.held if name not in snapshot.of(subscription.type_url)))
             if gone:
                 yield self._send(subscription, snapshot, removed=gone)
+
+    def _accepted(self, snapshot: Snapshot) -> bool:
+        """Tell whether nothing of the snapshot is on its way, or known to be bad."""
+        if any(sent.resource for sent in self._sent.values()):
+            return False
+        bad = self._verdicts.bad
+        return not any(bad.get((url, r.name)) == r.version for url in ORDER for r in snapshot.of(url).values())
 
     def _in_order(self) -> list[_Subscription]:
         return [self._subscriptions[url] for url in ORDER if url in self._subscriptions]

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,11 @@ class Reporter:
 
     async def _look(self) -> tuple[list[TrafficRow], dict[Kind, int]]:
         try:
-            now = read_counts((await self._admin.get(f"/stats/prometheus?filter={METRIC.replace('_', '.', 1)}")).text)
+            reply = await self._admin.get(f"/stats/prometheus?filter={METRIC.replace('_', '.', 1)}")
         except Unavailable:
             return [], self._counted
-        return grown(self._counted, now)
+        # An answer without counters would read as an Envoy that was started again, and all be counted twice.
+        return grown(self._counted, read_counts(reply.text)) if reply.status == HTTPStatus.OK else ([], self._counted)
 
     async def _deliver(self, events: Sequence[Event]) -> None:
         """Send events until they have arrived. Where the server refuses, the halves go alone: one bad event takes no other along."""

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from handfast.access.identify import identify
+from handfast.access.identify import identify, standing
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import to_unix
@@ -64,7 +64,7 @@ class Sessions:
     def token_for(self, leaf_der: bytes, host: str) -> Minted | Refusal:
         """Give the token for a certificate and host: the one that was minted, while it has a third of its life left."""
         seen = facts(leaf_der)
-        identity = identify(seen, trust={self._trust_domain})
+        identity = standing(seen, revoked=(), now=self._clock.now()) or identify(seen, trust={self._trust_domain})
         if isinstance(identity, Refusal):
             return identity
         key, now = (seen.fingerprint, host), to_unix(self._clock.now())
@@ -125,8 +125,8 @@ def _open_key(path: Path) -> ec.EllipticCurvePrivateKey:
         key_or_other = serialization.load_pem_private_key(read_secret(path), None)
     except ValueError as error:
         raise BadInput("this is not a key", file=str(path), hint="remove it, and a new one is made") from error
-    if not isinstance(key_or_other, ec.EllipticCurvePrivateKey):
-        raise BadInput("this is not an ECDSA key", file=str(path), hint="remove it, and a new one is made")
+    if not isinstance(key_or_other, ec.EllipticCurvePrivateKey) or not isinstance(key_or_other.curve, ec.SECP256R1):
+        raise BadInput("this is not a P-256 key", file=str(path), hint="remove it, and a new one is made")
     return key_or_other
 
 

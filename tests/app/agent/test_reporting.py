@@ -1,0 +1,283 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from handfast.app.agent.findings import Findings
+from handfast.app.agent.reporting import COUNT_EVERY_S, MOST_FINDINGS_BYTES, RETRY_S, Reporter
+from handfast.app.server.messages import AgentReport, TrafficRow
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, HandfastError, Unavailable
+from handfast.io.encoding import encode
+from handfast.io.envoy_admin import EnvoyAdmin
+from tests.support.clock import FakeClock
+
+VECTORS = Path(__file__).parents[2] / "vectors" / "in"
+ROWS = [row for row in (VECTORS / "access-log.jsonl").read_bytes().splitlines() if b'"row":"request"' in row.replace(b" ", b"")]
+STATS = 'envoy_handfast_requests{{route="api.example.org/",identity="-",method="GET",code="-"}} {}\n'
+
+
+@dataclass
+class Server:
+    """Takes reports, or fails as it is told."""
+
+    taken: list[AgentReport] = field(default_factory=list)
+    fault: HandfastError | None = None
+    tried: int = 0
+    refuses: Callable[[AgentReport], bool] = lambda _: False
+
+    async def take(self, report: AgentReport) -> None:
+        """Take a report."""
+        self.tried += 1
+        await asyncio.sleep(0)
+        if self.fault:
+            raise self.fault
+        if self.refuses(report):
+            raise BadInput("odd")
+        self.taken.append(report)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all events, in the order that they came in."""
+        return [event["id"] for report in self.taken for event in report.events]
+
+    @property
+    def counted(self) -> int:
+        """How many requests were reported."""
+        return sum(row.count for report in self.taken for row in report.traffic)
+
+
+class Stats:
+    """Envoy's counters, as its administration interface shows them."""
+
+    def __init__(self) -> None:
+        self.requests: int | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = STATS.format(self.requests).encode() if self.requests is not None else b""
+        status = "200 OK" if self.requests is not None else "503 Away"
+        writer.write(f"HTTP/1.1 {status}\r\nconnection: close\r\n\r\n".encode() + body)
+        writer.close()
+
+
+@dataclass
+class Bench:
+    """A reporter with its faulty neighbours."""
+
+    directory: Path
+    clock: FakeClock = field(default_factory=FakeClock)
+    server: Server = field(default_factory=Server)
+    envoy: Stats = field(default_factory=Stats)
+
+    def reporter(self) -> Reporter:
+        """Make a reporter, as another start would."""
+        self.findings = Findings("edge", self.clock)
+        return Reporter(
+            name="edge",
+            clock=self.clock,
+            send=self.server.take,
+            admin=EnvoyAdmin(self.directory / "admin.sock"),
+            log=self.directory / "access.log",
+            known_cas=list,
+            findings=self.findings,
+        )
+
+    def write(self, *rows: bytes) -> None:
+        """Write to the log as Envoy does."""
+        with (self.directory / "access.log").open("ab") as log:
+            log.write(b"".join(row + b"\n" for row in rows))
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Give a reporter's neighbours."""
+    made = Bench(tmp_path)
+    listening = await asyncio.start_unix_server(made.envoy.serve, tmp_path / "admin.sock")
+    yield made
+    listening.close()
+
+
+@asynccontextmanager
+async def following(reporter: Reporter) -> AsyncIterator[None]:
+    task = asyncio.create_task(reporter.follow_log())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        reporter.close()
+
+
+async def eventually(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not look():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
+
+
+def named(number: int) -> str:
+    return f"{number:08}-0000-4000-8000-000000000000"
+
+
+def request(number: int) -> bytes:
+    """Give a denied request's row, one of many."""
+    denied = {"peer": f"192.0.2.1:{number}", "request_id": named(number), "code": "policy.no-match", "mode": "enforce"}
+    return json.dumps(json.loads(ROWS[0]) | denied).encode()
+
+
+# Events
+
+
+async def test_what_envoy_writes_is_sent(bench: Bench):
+    """Each row is an event of this agent, under the request id where there is one."""
+    bench.write(*map(request, range(3)))
+    async with following(bench.reporter()):
+        await eventually(lambda: len(bench.server.ids) == 3)
+        bench.write(request(3), b"not json", request(4))
+        await eventually(lambda: len(bench.server.ids) == 5)
+    assert bench.server.ids == [named(number) for number in range(5)]
+    assert {event["gateway"] for report in bench.server.taken for event in report.events} == {"edge"}
+    assert all(report.acknowledged is None for report in bench.server.taken)
+
+
+async def test_while_the_server_is_away_nothing_is_lost(bench: Bench):
+    """Reports are tried again until they have arrived, in order, and none twice."""
+    bench.server.fault = Unavailable("away")
+    bench.write(*map(request, range(3)))
+    async with following(bench.reporter()):
+        await eventually(lambda: bench.clock.sleepers == 1)
+        for _ in range(3):
+            await bench.clock.advance(RETRY_S)
+        assert bench.server.tried >= 4
+        bench.write(request(3))
+        bench.server.fault = None
+        await bench.clock.advance(RETRY_S)
+        await eventually(lambda: len(bench.server.ids) == 4)
+    assert len(set(bench.server.ids)) == 4
+
+
+async def test_a_restart_tells_again_what_may_not_have_arrived_under_the_same_name(bench: Bench):
+    """An event that is read twice is one event: its id is its row's."""
+    bench.server.fault = Unavailable("away")
+    bench.write(*map(request, range(2)))
+    async with following(bench.reporter()):
+        await eventually(lambda: bench.server.tried > 0)
+    bench.server.fault = None
+    async with following(bench.reporter()):
+        await eventually(lambda: len(bench.server.ids) == 2)
+    again = bench.reporter()
+    named = [event.id for row in map(request, range(2)) if (event := again._read(row))]
+    assert bench.server.ids == named
+    again.close()
+
+
+async def test_a_refused_report_is_not_sent_for_ever_and_takes_no_other_along(bench: Bench):
+    """Of many events the one that the server refuses is dropped, alone."""
+    bad = named(13)
+    bench.server.refuses = lambda report: any(event["id"] == bad for event in report.events)
+    bench.write(*map(request, range(32)), request(99))
+    async with following(bench.reporter()):
+        await eventually(lambda: len(bench.server.ids) == 32)
+        tried = bench.server.tried
+        await asyncio.sleep(0.1)
+        assert bench.server.tried == tried
+    assert bad not in bench.server.ids
+    assert len(set(bench.server.ids)) == 32
+
+
+# Counts and findings
+
+
+async def test_counts_are_told_once(bench: Bench):
+    """Each report has what was added since the last one that arrived."""
+    reporter = bench.reporter()
+    for requests, counted in ((5, 5), (5, 5), (9, 9), (2, 11)):
+        bench.envoy.requests = requests
+        await reporter.tell("d")
+        assert bench.server.counted == counted
+    reporter.close()
+
+
+async def test_counts_that_did_not_arrive_go_with_the_next_report(bench: Bench):
+    """The server's absence costs no count."""
+    reporter = bench.reporter()
+    bench.envoy.requests, bench.server.fault = 5, Unavailable("away")
+    await reporter.tell("d")
+    bench.envoy.requests, bench.server.fault = 8, None
+    await reporter.tell("d")
+    assert bench.server.counted == 8
+    reporter.close()
+
+
+async def test_two_reports_at_once_count_once(bench: Bench):
+    """The report at once, after a new slice, may meet the one that is due."""
+    reporter = bench.reporter()
+    bench.envoy.requests = 7
+    await asyncio.gather(*(reporter.tell("d") for _ in range(4)))
+    assert bench.server.counted == 7
+    reporter.close()
+
+
+async def test_without_envoy_the_agent_reports_on(bench: Bench):
+    """A sign of life, with nothing counted; and nothing is counted twice afterwards."""
+    reporter = bench.reporter()
+    for requests, counted in ((5, 5), (None, 5), (6, 6)):
+        bench.envoy.requests = requests
+        await reporter.tell("d")
+        assert bench.server.counted == counted
+    assert len(bench.server.taken) == 3
+    reporter.close()
+
+
+async def test_reports_come_every_two_seconds(bench: Bench):
+    """Each has the digest of that moment."""
+    reporter, digests = bench.reporter(), iter(["", "a", "b"])
+    task = asyncio.create_task(reporter.count(lambda: next(digests)))
+    for count in (1, 2, 3):
+        await eventually(lambda: bench.clock.sleepers == 1)
+        await bench.clock.advance(COUNT_EVERY_S)
+        await eventually(lambda count=count: len(bench.server.taken) == count)  # type: ignore[misc]
+    task.cancel()
+    assert [report.acknowledged for report in bench.server.taken] == ["", "a", "b"]
+    reporter.close()
+
+
+async def test_a_finding_is_an_event_once_and_a_state_until_it_is_resolved(bench: Bench):
+    """Told when it arose, and again as long as it stands; lost reports lose no finding."""
+    reporter = bench.reporter()
+    bench.server.fault = Unavailable("away")
+    bench.findings.find(Reason.ENVOY_DIED, {"how": "signal SIGKILL"})
+    await reporter.tell("d")
+    bench.server.fault = None
+    for _ in range(2):
+        await reporter.tell("d")
+    bench.findings.resolve(Reason.ENVOY_DIED)
+    await reporter.tell("d")
+    assert [len(report.events) for report in bench.server.taken] == [1, 0, 0]
+    assert [len(report.findings) for report in bench.server.taken] == [1, 1, 0]
+    reporter.close()
+
+
+async def test_findings_fit_a_report(bench: Bench):
+    """However long Envoy's words are and however many, the report stays within what the server takes; the newest are told."""
+    reporter = bench.reporter()
+    for number in range(120):
+        bench.findings.find(Reason.ENVOY_REJECTED, {"envoy": "é" * 10_000, "number": str(number)})
+    await reporter.tell("d")
+    findings = bench.server.taken[0].findings
+    assert 5 < len(findings) <= 100
+    assert len(encode(findings)) <= MOST_FINDINGS_BYTES + 200
+    assert findings[-1]["evidence"]["number"] == "119"
+    reporter.close()
+
+
+def test_traffic_rows_are_the_servers():
+    """What is reported is what the API takes."""
+    assert TrafficRow(host="h", route="/", identity="", method="GET", code="", count=1).count == 1
+
+
+Look = Callable[[], Awaitable[bool]]
