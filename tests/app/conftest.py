@@ -1,9 +1,18 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.app.sites import Site, site
+
+
+@pytest.fixture(autouse=True)
+def _silent() -> Iterator[None]:
+    """Keep log lines off the terminal that tests read."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -111,14 +111,14 @@ def _credential(key_pem: str, answer: CertificateAnswer) -> Credential:
 
 @asynccontextmanager
 async def site(
-    directory: Path, clock: FakeClock | None = None, passphrase: Passphrase | None = None
+    directory: Path, clock: FakeClock | None = None, passphrase: Passphrase | None = None, port: int = 0
 ) -> AsyncIterator[Site]:
     """Run a server over ``directory``. Its clock stands at the machine's time, which OpenSSL goes by."""
     clock = clock or FakeClock(datetime.now(UTC))
     config = ServerConfig(
         directory=directory,
         trust_domain=TrustDomain(DOMAIN),
-        api=("127.0.0.1", 0),
+        api=("127.0.0.1", port),
         admin=("127.0.0.1", 0),
         passphrase=passphrase,
     )

@@ -139,24 +139,31 @@ class Platform:
         assert found, self.greeting
         return found[1]
 
-    def start(self) -> None:
+    def start(self, *, configured: bool = True) -> None:
         """Start the program, and wait until it says that it is up."""
-        options = ["--config", str(self.world_file), "--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0"]
-        command = [str(HANDFAST), "up", *options, "--data", str(self.data), "--workers", "2"]
-        words = (self.directory / "up.err").open("ab")
-        with words:
-            self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=words, text=True, start_new_session=True
-            )
-        self.greeting = []
-        reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
-        reader.start()
+        self.launch(configured=configured)
         wait_for("greeting", self._is_up, START_S)
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def launch(self, *, configured: bool = True) -> None:
+        """Start the program, with the world file or without, in a process group of its own as a shell does."""
+        own = ["--config", str(self.world_file)] if configured else []
+        places = ["--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0", "--data", str(self.data)]
+        with (self.directory / "up.err").open("ab") as words:
+            self._process = subprocess.Popen(
+                [HANDFAST, "up", *own, *places, "--workers", "2"],
+                stdout=subprocess.PIPE,
+                stderr=words,
+                text=True,
+                start_new_session=True,
+            )
+        self.greeting = []
+        threading.Thread(target=self._listen, args=(self._process, self.greeting), daemon=True).start()
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], greeting: list[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self.greeting.append(line.rstrip())
+            greeting.append(line.rstrip())
 
     def _is_up(self) -> bool:
         assert self._process is not None
@@ -165,15 +172,19 @@ class Platform:
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """End the program with a signal; give its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until the program has ended; give its exit code."""
         process, self._process = self._process, None
         assert process is not None
-        process.send_signal(number)
         try:
             return process.wait(STOP_S)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     def close(self) -> None:
         """End the program if it still runs."""
@@ -201,11 +212,6 @@ class Platform:
         )
         assert done.returncode == expect, f"handfast {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
-
-    def events(self, *kinds: str, last: int = 200) -> list[Event]:
-        """Give the last events, oldest first."""
-        wanted = [word for kind in kinds for word in ("--kind", kind)]
-        return [json.loads(line) for line in self.run("events", "--json", "-n", str(last), *wanted).stdout.splitlines()]
 
     def explain(self, id_: str) -> str:
         """Give the explanation of a request or an event."""
@@ -236,6 +242,25 @@ class Platform:
         answer: WorldAnswer = self._ask(lambda api: api.call("PUT", "/v1/world", WorldAnswer, world))
         self.settled()
         return answer
+
+    def events(self, *kinds: str) -> list[Event]:
+        """Give the last 500 events of these kinds, oldest first."""
+        query = {"last": "500", "kind": list(kinds)}
+        answer = self._ask(lambda api: api.send("GET", "/v1/events", query=query))
+        return list(json.loads(answer.content)["events"])
+
+    def explanation(self, id_: str) -> str:
+        """Give what 'handfast explain' prints."""
+        return str(json.loads(self._ask(lambda api: api.send("GET", f"/v1/explanations/{id_}")).content)["text"])
+
+    def inventory(self) -> list[dict[str, Any]]:
+        """Give all certificates, newest first."""
+        listed: list[dict[str, Any]] = json.loads(self._ask(lambda api: api.send("GET", "/v1/certificates")).content)["certificates"]
+        return listed
+
+    def world(self) -> str:
+        """Give the world file that counts."""
+        return str(self._ask(lambda api: api.send("GET", "/v1/world")).text)
 
     def settled(self) -> None:
         """Wait until the gateway serves what the server knows."""

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,8 @@ def test_the_command_shows_refused_handshakes(platform: Platform, feed: Feed, ho
     outcome = shake_hands(platform, STRICT, hostile.expired().write(tmp_path, "expired"))
     assert isinstance(outcome, Refused)
     feed.find(peer=outcome.peer)
-    listed = platform.events("handshake.refused")
+    done = platform.run("events", "--json", "--kind", "handshake.refused", "-n", "100")
+    listed = [json.loads(line) for line in done.stdout.splitlines()]
     assert {event["kind"] for event in listed} == {"handshake.refused"}
     assert [event["reason"] for event in listed if event["peer"] == outcome.peer] == ["cert.expired"]
 

@@ -73,12 +73,12 @@ def test_a_certificate_that_is_not_fit_is_refused_before_the_service(
 
 @each_case
 def test_explain_shows_the_certificate_that_is_not_fit(platform: Platform, feed: Feed, hostile: Pki, tmp_path: Path, case):
-    """'handfast explain' prints reason, side, hint and the certificate for the id that the client got."""
+    """The explanation of the id that the client got has reason, side, hint and the certificate."""
     files = case.files(platform, hostile, tmp_path)
     with Connection(platform, OPEN, files) as connection:
         id_ = connection.request().plain["request_id"]
     feed.find(id=id_)
-    told = platform.explain(id_)
+    told = platform.explanation(id_)
     leaf = x509.load_pem_x509_certificates(files.chain.read_bytes())[0]
     shown = (case.reason, case.reason.summary, case.reason.side, case.reason.hint, "CN=payments", serial_of(leaf), OPEN)
     assert [str(text) for text in shown if str(text) not in told] == []
@@ -113,7 +113,7 @@ def test_a_deny_is_named(platform: Platform, feed: Feed):
     """A request that a deny stops is refused with another code, and 'explain' names the deny first."""
     id_ = check_problem(curl(platform, f"{OPEN}/", files=platform.issue("staff/mallory").files), 403, Reason.POLICY_DENIED)
     feed.find(id=id_)
-    weighed = [line.split()[0] for line in platform.explain(id_).splitlines() if line.strip().startswith(("allow ", "deny "))]
+    weighed = [line.split()[0] for line in platform.explanation(id_).splitlines() if line.strip().startswith(("allow ", "deny "))]
     assert weighed[0] == "deny"
 
 
@@ -169,7 +169,7 @@ def test_report_mode_lets_pass_and_records(platform: Platform, feed: Feed, payme
         assert event["identity"] == "spiffe://example.org/payments"
         feed.find(id=refused.request("/none", "TRACE").plain.get("request_id", event["id"]))
         assert [one for one in feed.events if one.get("peer") == allowed.peer] == []
-    assert "let pass" in platform.explain(event["id"])
+    assert "let pass" in platform.explanation(event["id"])
 
 
 def test_report_mode_reports_those_without_a_certificate(platform: Platform, feed: Feed):

@@ -16,12 +16,18 @@ from handfast.trust import der
 from handfast.trust.facts import pem
 from tests.support.pki import Issued, Pki
 
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey | dsa.DSAPrivateKey
+Key = (
+    ec.EllipticCurvePrivateKey
+    | rsa.RSAPrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | dsa.DSAPrivateKey
+)
 
 CLIENT, SERVER, ANY, EMAIL = "1.3.6.1.5.5.7.3.2", "1.3.6.1.5.5.7.3.1", "2.5.29.37.0", "1.3.6.1.5.5.7.3.4"
 URI, DNS, RFC822, IP, DIRECTORY, OTHER, REGISTERED = 0x86, 0x82, 0x81, 0x87, 0xA4, 0xA0, 0x88
 UTF8, PRINTABLE, T61, IA5, BMP, UNIVERSAL = 0x0C, 0x13, 0x14, 0x16, 0x1E, 0x1C
-CN, O, OU = "2.5.4.3", "2.5.4.10", "2.5.4.11"
+CN, OU = "2.5.4.3", "2.5.4.11"
 
 GOOD_URI = b"spiffe://example.org/team/a"
 SIGNATURES = {
@@ -133,8 +139,8 @@ def _tbs(issuer: Issued, draft: Draft, algorithm: bytes) -> bytes:
     )
 
 
-def uris_in(certificate: bytes) -> list[bytes]:
-    """Read the URI names of a certificate, and mind nothing else.
+def names_in(certificate: bytes) -> list[tuple[int, bytes]]:
+    """Read tag and content of a certificate's names, and mind nothing else.
 
     Raises:
         BadInput: it is not DER.
@@ -143,7 +149,7 @@ def uris_in(certificate: bytes) -> list[bytes]:
     extensions = [one for field in fields if field[0] == 0xA3 for one in der.children(der.children(field)[0])]
     parts = [der.children(extension) for extension in extensions]
     lists = [content(one[-1]) for one in parts if one[0] == der.oid("2.5.29.17")]
-    return [content(name) for found in lists for name in der.children(found) if name[0] == URI]
+    return [(name[0], content(name)) for found in lists for name in der.children(found)]
 
 
 def content(value: bytes) -> bytes:

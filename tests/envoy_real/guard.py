@@ -18,7 +18,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.trust.facts import facts
-from tests.envoy_real.forging import Draft, Forged, forge
+from tests.envoy_real.forging import DNS, RFC822, URI, Draft, Forged, forge, names_in
 from tests.envoy_real.lone import (
     GONE,
     Answer,
@@ -30,9 +30,9 @@ from tests.envoy_real.lone import (
     resources_of,
     running,
     slice_of,
-    static_bootstrap,
 )
 from tests.support.pki import Pki
+from tests.support.static_envoy import static_bootstrap
 
 HOST = "id.test"
 HEADERS = {f"X-Handed-{one.value.title()}": one.value for one in IdentityField}
@@ -103,11 +103,16 @@ def guard(directory: Path, *denied: Forged, pki: Pki | None = None) -> Iterator[
             assert envoy.faults() == []
 
 
-def judged(der: bytes) -> SpiffeId | Reason:
-    """Say what the control plane makes of a certificate whose chain is verified."""
+def judged(certificate: bytes) -> SpiffeId | Reason:
+    """Say what the control plane makes of a certificate whose chain is verified.
+
+    Its library reads a name that is UTF-8, though such names are ASCII (RFC 5280 section 4.2.1.6). The gateway does not.
+    """
     try:
-        seen = facts(der)
+        seen = facts(certificate)
     except BadInput:
+        return Reason.CERT_UNREADABLE
+    if not all(text.isascii() for tag, text in names_in(certificate) if tag in {RFC822, DNS, URI}):
         return Reason.CERT_UNREADABLE
     outcome = standing(seen, revoked=(), now=datetime.now(UTC)) or identify(seen, trust={TrustDomain("example.org")})
     return outcome.reason if isinstance(outcome, Refusal) else outcome

@@ -18,7 +18,10 @@ def ask_h2(
 ) -> list[Answer]:
     """Send requests (target and method) one after another on one connection; a reset stream or connection has status 0."""
     context.set_alpn_protocols(["h2"])
-    with socket.create_connection((LOOPBACK, port), 10) as plain, context.wrap_socket(plain, server_hostname=name) as tls:
+    with (
+        socket.create_connection((LOOPBACK, port), 10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as tls,
+    ):
         quiet = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
         state = h2.connection.H2Connection(quiet)
         state.initiate_connection()

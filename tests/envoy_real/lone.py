@@ -14,15 +14,13 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from handfast.access.slice import Slice, make_slice
 from handfast.access.world import World
-from handfast.envoy.bootstrap import bootstrap
 from handfast.envoy.translate import Gateway, KeyPair, Resources, translate
 from handfast.io.envoy_process import find_envoy
 from tests.support.pki import SERVER, Issued, Pki
-from tests.support.static_envoy import static_bootstrap
 
 LOOPBACK = "127.0.0.1"
 PROGRAM = files("handfast.envoy").joinpath("access.lua").read_text()
@@ -195,9 +193,7 @@ def client_context(client: Issued | None, directory: Path, *, tls12: bool = Fals
 class Connection:
     """One connection that is kept open. Requests are sent as they are given, without a look at them."""
 
-    def __init__(
-        self, context: ssl.SSLContext, port: int, name: str, session: ssl.SSLSession | None = None
-    ) -> None:
+    def __init__(self, context: ssl.SSLContext, port: int, name: str, session: ssl.SSLSession | None = None) -> None:
         """Finish the handshake, as far as a client can tell."""
         plain = socket.create_connection((LOOPBACK, port), 10)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -208,7 +204,7 @@ class Connection:
             plain.close()
             raise
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,9 +227,3 @@ class Connection:
         body = response.read()
         is_object = body.startswith(b"{")
         return Answer(response.status, json.loads(body) if is_object else {}, response.getheaders())
-
-
-__all__ = [
-    "GONE", "LOOPBACK", "PROGRAM", "Answer", "Connection", "Lone", "bootstrap", "checked", "client_context", "echoes",
-    "free_port", "resources_of", "running", "slice_of", "static_bootstrap",
-]  # fmt: skip

@@ -16,7 +16,6 @@ from tests.envoy_real.forging import (
     GOOD_URI,
     IP,
     NOT_CA,
-    OTHER,
     PLAIN_SUBJECT,
     RFC822,
     SERVER,
@@ -89,7 +88,15 @@ def _flip_text(chance: Random, extensions: list[bytes]) -> None:
 def _name_oddly(chance: Random, extensions: list[bytes]) -> None:
     """Mix names of any tag with the good one."""
     tags = (*range(0x80, 0x8B), 0xA0, 0xA3, 0xA4, 0xA5, 0xA6, DNS, DNS, RFC822, IP, 0x30, 0x0C, 0x06)
-    some = (b"", b"a.test", b"1234", b"x" * 16, PLAIN_SUBJECT, GOOD_URI, der.oid("1.2.3") + der.tlv(0xA0, PLAIN_SUBJECT))
+    some = (
+        b"",
+        b"a.test",
+        b"1234",
+        b"x" * 16,
+        PLAIN_SUBJECT,
+        GOOD_URI,
+        der.oid("1.2.3") + der.tlv(0xA0, PLAIN_SUBJECT),
+    )
     odd = [(chance.choice(tags), chance.choice((*some, _octets(chance)))) for _ in range(chance.randint(1, 3))]
     mixed = [*odd, (URI, GOOD_URI)]
     extensions[2] = names(*chance.sample(mixed, len(mixed)))
@@ -98,13 +105,27 @@ def _name_oddly(chance: Random, extensions: list[bytes]) -> None:
 def _use_oddly(chance: Random, extensions: list[bytes]) -> None:
     """Mix what are no object identifiers, or nearly the right one, with the right one or without it."""
     right = der.oid(CLIENT)
-    some = (right, _flipped(chance, right), der.tlv(0x06, right[2:] + b"\x01"), der.tlv(0x0D, right[2:]), der.tlv(0x06, _octets(chance)))
+    some = (
+        right,
+        _flipped(chance, right),
+        der.tlv(0x06, right[2:] + b"\x01"),
+        der.tlv(0x0D, right[2:]),
+        der.tlv(0x06, _octets(chance)),
+    )
     extensions[1] = der.extension("2.5.29.37", der.sequence(*chance.choices(some, k=chance.randint(1, 3))))
 
 
 def _constrain_oddly(chance: Random, extensions: list[bytes]) -> None:
     """Say of the authority what no DER says."""
-    some = (b"\x01\x01\xff", b"\x01\x01\x00", b"\x01\x01\x01", b"\x01\x00", b"\x02\x01\x00", b"\x01\x02\xff\xff", _octets(chance, 4))
+    some = (
+        b"\x01\x01\xff",
+        b"\x01\x01\x00",
+        b"\x01\x01\x01",
+        b"\x01\x00",
+        b"\x02\x01\x00",
+        b"\x01\x02\xff\xff",
+        _octets(chance, 4),
+    )
     extensions[0] = constraints(b"".join(chance.choices(some, k=chance.randint(1, 2))))
 
 
@@ -134,7 +155,9 @@ def _add(chance: Random, extensions: list[bytes]) -> None:
         value = der.tlv(chance.choice((0x30, 0x31, 0xA0, 0x04, URI)), value + _octets(chance, 3))
     mark = chance.choice((b"", b"", b"\x01\x01\x00", b"\x01\x01\x01", b"\x05\x00"))
     unknown = der.sequence(der.oid(f"{UNKNOWN_OID}.{chance.randint(0, 3)}"), mark, der.octet_string(value))
-    extensions.insert(chance.randint(0, len(extensions)), chance.choice((unknown, unknown, unknown, chance.choice(extensions))))
+    extensions.insert(
+        chance.randint(0, len(extensions)), chance.choice((unknown, unknown, unknown, chance.choice(extensions)))
+    )
 
 
 def _mark(chance: Random, extensions: list[bytes]) -> None:
@@ -145,4 +168,16 @@ def _mark(chance: Random, extensions: list[bytes]) -> None:
     extensions[at] = der.sequence(parts[0], mark, parts[-1])
 
 
-_BREAKS = (_flip, _flip, _flip_text, _name_oddly, _name_oddly, _use_oddly, _constrain_oddly, _lengthen, _add, _add, _mark)
+_BREAKS = (
+    _flip,
+    _flip,
+    _flip_text,
+    _name_oddly,
+    _name_oddly,
+    _use_oddly,
+    _constrain_oddly,
+    _lengthen,
+    _add,
+    _add,
+    _mark,
+)

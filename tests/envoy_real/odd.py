@@ -112,7 +112,9 @@ CASES: dict[str, Draft] = {
     "an empty list of names": _named(),
     "two URIs": _named((URI, GOOD_URI), (URI, b"spiffe://example.org/b")),
     "one URI twice": _named((URI, GOOD_URI), (URI, GOOD_URI)),
-    "a URI among others": _named((DNS, b"a.test"), (IP, b"\x7f\0\0\1"), (URI, GOOD_URI), (RFC822, b"a@b.test"), (REGISTERED, b"\x2a\3")),
+    "a URI among others": _named(
+        (DNS, b"a.test"), (IP, b"\x7f\0\0\1"), (URI, GOOD_URI), (RFC822, b"a@b.test"), (REGISTERED, b"\x2a\3")
+    ),
     "a URI in a directory": _named((DIRECTORY, PLAIN_SUBJECT), (DNS, GOOD_URI)),
     "another name": _named((OTHER, der.oid("1.2.3") + der.tlv(0xA0, der.tlv(UTF8, GOOD_URI))), (URI, GOOD_URI)),
     "DNS that quotes": _named((URI, GOOD_URI), (DNS, b'a";URI=spiffe://example.org/root,By="x'), (DNS, b"a,b;c=d")),

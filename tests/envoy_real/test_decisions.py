@@ -32,10 +32,10 @@ from tests.envoy_real.lone import (
     resources_of,
     running,
     slice_of,
-    static_bootstrap,
 )
 from tests.envoy_real.policies import CUSTOM_METHODS, NAMES, OWN, Asked, a_request, a_world
 from tests.support.pki import Issued, Pki
+from tests.support.static_envoy import static_bootstrap
 
 pytestmark = pytest.mark.e2e
 
@@ -162,7 +162,9 @@ def test_methods_of_their_own(stage: Stage):
             answers = ask_h2(context, host.listen.port, requests, name=host.name)
             for one, answer in zip(asked, answers, strict=True):
                 for difference in differences(stage, host, who, one, answer):
-                    found.append(f"{host.name} {who} {one.method} {one.target!r}: {answer.status} {answer.code} {difference}")
+                    found.append(
+                        f"{host.name} {who} {one.method} {one.target!r}: {answer.status} {answer.code} {difference}"
+                    )
     assert found == [], f"seed {stage.seed}"
 
 
@@ -182,7 +184,6 @@ def test_no_tunnel_and_no_asterisk(stage: Stage, host: str, method: str, target:
     """What names no path reaches no service."""
     with stage.connect(stage.world.hosts[host], "a") as connection:
         answer = connection.ask(target, method, host=target if method == "CONNECT" else "")
-    print(answer)
     assert answer.status in {400, 404, 421}
     assert answer.code
 
@@ -196,7 +197,6 @@ def test_another_host_is_misdirected(stage: Stage, named: str):
     for target in ("/", f"http://{named}/", f"https://{named}/"):
         with stage.connect(host, "a") as connection:
             answers.append(connection.ask(target, host=named if target == "/" else ""))
-    print(answers)
     assert {(answer.status, answer.code) for answer in answers} == {(421, Reason.REQUEST_MISDIRECTED)}
 
 
@@ -239,7 +239,10 @@ def test_a_bad_certificate_is_told_before_all_else(stage: Stage, who: str, code:
 def test_a_certificate_is_required_by_the_handshake(stage: Stage, tls12: bool):
     """Where a host requires one, nobody gets as far as a request."""
     host = stage.world.hosts["required.test"]
-    with pytest.raises(GONE), Connection(client_context(None, stage.directory, tls12=tls12), host.listen.port, host.name) as bare:
+    with (
+        pytest.raises(GONE),
+        Connection(client_context(None, stage.directory, tls12=tls12), host.listen.port, host.name) as bare,
+    ):
         bare.ask("/")
 
 

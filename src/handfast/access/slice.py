@@ -55,15 +55,27 @@ def parse_slice(raw: bytes, before: Slice | None = None) -> Slice:
         plain = json.loads(raw)
         same = before is not None and plain["world"] == document(before.world)
         world = before.world if before and same else parse_world(json.dumps(plain["world"]), file="slice")
-        lists = {name: tuple(str(text) for text in plain[name]) for name in ("roots", "issuers", "crls", "denied")}
-        slice_ = make_slice(revision=int(plain["revision"]), world=world, **lists)
-    except (ValueError, KeyError, TypeError) as error:
+        lists = {name: _texts(plain[name]) for name in ("roots", "issuers", "crls", "denied")}
+        slice_ = make_slice(revision=_revision(plain["revision"]), world=world, **lists)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput("this is not a slice", hint="it is made anew when the server is reached") from error
     if slice_.digest != plain.get("digest"):
         raise BadInput(
             "the slice's digest is not that of its content", hint="it is made anew when the server is reached"
         )
     return slice_
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError("not a list of texts")
+    return tuple(value)
+
+
+def _revision(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("not a whole number")
+    return value
 
 
 def make_slice(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -17,6 +18,14 @@ _NOISY = {"httpx2": logging.WARNING, "httpcore2": logging.WARNING, "asyncio": lo
           "hpack": logging.WARNING}  # fmt: skip
 
 
+class _PrivateFile(RotatingFileHandler):
+    """Makes each file for its owner alone: the first one, and the next one after each rotation."""
+
+    def _open(self) -> TextIOWrapper:
+        handle = os.open(self.baseFilename, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        return os.fdopen(handle, self.mode, encoding="utf-8")
+
+
 def log_to(place: str, level: int = logging.INFO) -> None:
     """Send all log lines to a file, or with ``-`` to standard error."""
     handler: logging.Handler
@@ -24,8 +33,7 @@ def log_to(place: str, level: int = logging.INFO) -> None:
         handler = logging.StreamHandler(sys.stderr)
     else:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(place, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-        handler = RotatingFileHandler(place, maxBytes=_MOST_BYTES, backupCount=_KEPT)
+        handler = _PrivateFile(place, maxBytes=_MOST_BYTES, backupCount=_KEPT)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

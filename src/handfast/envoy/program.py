@@ -16,6 +16,9 @@ MISDIRECTED = "!misdirected"
 JWKS = "!jwks"
 AGENT_CLUSTER = "!agent"
 
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:*,;()'"
+_ESCAPES = {octet: f"\\{octet:03d}" for octet in range(256) if octet not in _PLAIN}
+
 
 def literal(value: object) -> str:
     """Write strings, numbers, booleans, lists and mappings as a Lua literal. Strings cannot break out of it."""
@@ -36,8 +39,7 @@ def literal(value: object) -> str:
 
 def _quoted(text: str) -> str:
     """Quote a string, every byte but letters, digits and harmless marks as a decimal escape."""
-    safe = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:*,;()'"
-    return '"' + "".join(chr(b) if b in safe else f"\\{b:03d}" for b in text.encode()) + '"'
+    return f'"{text.encode().decode("latin-1").translate(_ESCAPES)}"'
 
 
 def route_name(host: Host, route: Route) -> str:

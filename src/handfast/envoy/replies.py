@@ -1,6 +1,7 @@
 """What clients read when Envoy itself answers: a problem document (RFC 9457) with a code and a request id, and nothing else.
 
-Envoy's own words, which name hosts, causes and TLS details, stay in the operator's record.
+The request id of a malformed request is null: Envoy answers before it gives one. Envoy's own words, which name hosts, causes
+and TLS details, stay in the operator's record.
 """
 
 from __future__ import annotations

@@ -275,9 +275,5 @@ async def test_findings_fit_a_report(bench: Bench):
     reporter.close()
 
 
-def test_traffic_rows_are_the_servers():
-    """What is reported is what the API takes."""
-    assert TrafficRow(host="h", route="/", identity="", method="GET", code="", count=1).count == 1
 
 
-Look = Callable[[], Awaitable[bool]]

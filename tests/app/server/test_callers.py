@@ -1,5 +1,6 @@
 """Who may call what: decided here, once for each endpoint."""
 
+import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -133,6 +134,21 @@ async def test_a_revoked_certificate_is_refused_on_a_connection_that_is_open(her
     after = await raw(api, "GET", "/v1/status")
     assert before.extensions["network_stream"] is after.extensions["network_stream"]
     assert problem(after) == (403, "revocation.revoked")
+
+
+@pytest.mark.parametrize(("role", "path"), [(Role.OPERATOR, "/v1/events?after=1000&wait=50"), (Role.AGENT, "/v1/agents/self/world?wait=50")])
+async def test_who_is_revoked_while_it_waits_gets_no_answer(role: Role, path: str, here: Site):
+    """A blocking query that began with a good certificate ends with a refusal."""
+    held = await (here.join() if role is Role.AGENT else here.issue("ann", operator=True))
+    current = here.server.platform.slices.current.value
+    known = {"if-none-match": f'"{current.digest}"'} if current else {}
+    waiting = asyncio.create_task(raw(here.holder(held), "GET", path, **known))
+    platform = here.server.platform
+    while not platform.slices.current._waiters and len(platform.ledger.event_head._waiters) < 2:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    await here.operator.send("POST", "/v1/revocations", RevocationRequest(serial=held.leaf.serial))
+    async with asyncio.timeout(5):
+        assert problem(await waiting) == (403, "revocation.revoked")
 
 
 async def test_an_expired_certificate_is_refused_on_a_connection_that_is_open(here: Site):

@@ -3,7 +3,7 @@ import pytest
 from handfast.app.client import Api
 from handfast.app.server.callers import Role
 from handfast.app.server.messages import AuthorityAnswer, EventList, StatusAnswer, TrafficRow, WorldAnswer
-from handfast.base.refusal import BadInput
+from handfast.base.refusal import BadInput, Refused
 from handfast.trust.facts import facts, pem_certificates
 from tests.app.server.test_agents import tell
 from tests.app.sites import DOMAIN, WORLD, Site, problem, raw
@@ -94,11 +94,14 @@ async def test_a_world_that_is_not_unicode_is_refused(here: Site):
     assert problem(await raw(here.operator, "PUT", "/v1/world", b"trust_domain: \xff")) == (400, "bad-input")
 
 
-@pytest.mark.parametrize("revision", ["2", "0", "x", "-1", "²", "9" * 30])
-async def test_a_revision_that_is_none_is_bad_input(revision: str, here: Site):
-    """Only what was applied can be exported."""
+@pytest.mark.parametrize(
+    ("revision", "error"),
+    [("2", Refused), ("0", Refused), *((text, BadInput) for text in ("", "x", "-1", "²", "9" * 30))],
+)
+async def test_only_what_was_applied_can_be_exported(revision: str, error: type[Exception], here: Site):
+    """An unknown number is not found, and what is no number is bad input."""
     await here.apply()
-    with pytest.raises(BadInput):
+    with pytest.raises(error):
         await exported(here.operator, revision=revision)
 
 

@@ -128,7 +128,7 @@ class Reporter:
             await self._insist(AgentReport(events=_plain(events)))
         except HandfastError as error:
             if len(events) == 1:
-                _log.error("report.refused", event=events[0].id, error=str(error))
+                _log.error("report.refused", id=events[0].id, error=str(error))
                 return
             middle = len(events) // 2
             await self._deliver(events[:middle])

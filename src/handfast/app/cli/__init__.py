@@ -45,7 +45,7 @@ def _options(
 def main() -> None:
     """Run the command line; turn the three exceptions into words and an exit code."""
     try:
-        app()
+        app(prog_name="handfast")
     except HandfastError as error:
         typer.echo(f"handfast: error: {error}", err=True)
         if error.hint:

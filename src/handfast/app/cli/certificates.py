@@ -157,9 +157,7 @@ def show(
       handfast cert show 3f0c9e1a77…
     """
     if Path(what).is_file():
-        found = [facts(der) for der in pem_certificates(read(Path(what)).decode(errors="replace"))]
-        if not found:
-            raise BadInput("there is no certificate in this file", file=what, hint="it is read as PEM")
+        found = _read(what)
         typer.echo(ENCODER.encode([_plain(one) for one in found]) if as_json else "\n\n".join(map(_describe, found)))
         return
 
@@ -168,6 +166,13 @@ def show(
 
     row = ask(work, data, server, identity)
     typer.echo(ENCODER.encode(row) if as_json else _describe_row(row))
+
+
+def _read(file: str) -> list[CertificateFacts]:
+    try:
+        return [facts(der) for der in pem_certificates(read(Path(file)).decode(errors="replace"))]
+    except BadInput as error:
+        raise error.at(file=file) from error
 
 
 def _serial(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -12,9 +13,11 @@ import typer
 from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask, reach
 from handfast.app.client import Api
 from handfast.app.server.messages import ENCODER, EventList, ExplanationAnswer
+from handfast.base.refusal import BadInput
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one event a line.")]
 _WAIT_S = 50
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _DECODER = msgspec.json.Decoder(EventList)
 _SHOWN = (
     "request_id", "reason", "identity", "name", "method", "host", "path", "status", "server_name", "peer", "serial",
@@ -98,6 +101,9 @@ def explain(
 
       handfast explain 7c1c0f0e-3a55-4b53-9a3e-1f6d1c1e8f55
     """
+
+    if not _ID.fullmatch(request_id):
+        raise BadInput(f"{request_id[:80]!r} is not the id of a request or an event", hint="see 'handfast events'")
 
     async def work(api: Api) -> ExplanationAnswer:
         return await api.call("GET", f"/v1/explanations/{request_id}", ExplanationAnswer)

@@ -32,6 +32,7 @@ Identity = Annotated[
         "--identity",
         envvar="HANDFAST_IDENTITY",
         help="For --server: a directory with an operator's cert.pem, key.pem and ca.pem.",
+        show_default="'operator' in the data directory",
     ),
 ]
 NO_IDENTITY = Path()

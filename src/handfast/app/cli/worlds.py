@@ -96,7 +96,7 @@ def _send(method: str, path: str, file: Path, data: Path, server: str, identity:
 
 
 def _print_effect(answer: WorldAnswer) -> None:
-    for line in answer.effect:
+    for line in answer.effect if answer.changed else ():
         typer.echo(line)
     for line in answer.warnings:
         typer.echo(f"handfast: warning: {line}", err=True)

@@ -70,6 +70,8 @@ def _serve(endpoint: Endpoint, admit: Admit) -> Callable[[Request], Awaitable[Re
             if caller.role not in endpoint.roles:
                 raise Refused(Refusal(_why_not(caller), {"caller": str(caller)}))
             answer = await endpoint.handler(caller, request, read(await _bounded_body(request)))
+            if endpoint.method == "GET":
+                admit(request.scope)  # who waited for an answer may have been revoked meanwhile
         except HandfastError as error:
             return problem(error)
         if isinstance(answer, Response):

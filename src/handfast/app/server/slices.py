@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,16 @@ class Slices:
         while True:
             seen = self._ledger.changes.value  # before the refresh, so that what comes meanwhile is not slept through
             await self.refresh()
-            await self._ledger.changes.wait_for_change(seen, REFRESH.total_seconds())
+            await self._change_or_hour(seen)
+
+    async def _change_or_hour(self, seen: int) -> None:
+        change = asyncio.create_task(self._ledger.changes.wait_for_change(seen))
+        hour = asyncio.create_task(self._clock.sleep(REFRESH.total_seconds()))
+        try:
+            await asyncio.wait((change, hour), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+            hour.cancel()
 
 
 def _listed(one: RevokedCertificate) -> Revoked:

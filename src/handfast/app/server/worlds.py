@@ -22,7 +22,8 @@ from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import AuthorityAnswer, StatusAnswer, WorldAnswer
 from handfast.app.server.platform import Platform
 from handfast.base.events import WorldApplied
-from handfast.base.refusal import BadInput
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.io.ids import new_event_id
 from handfast.io.ledger import TrafficCount
 from handfast.trust.facts import facts
@@ -91,9 +92,11 @@ class Worlds:
         wanted = bounded_number(request.query_params.get("revision"), "revision", LATEST, NEWEST)
         ledger = self.platform.ledger
         revision = await (ledger.latest_revision() if wanted == LATEST else ledger.revision(wanted))
+        if revision is None and wanted != LATEST:
+            raise Refused(Refusal(Reason.NOT_FOUND, {"revision": str(wanted)}))
         if revision is None:
             raise BadInput(
-                "there is no such revision", key="revision", hint="apply a world file first (handfast apply)"
+                "no world was applied yet", hint="apply a world file first (handfast apply)"
             )
         headers = {"etag": f'"{revision.digest}"', "handfast-revision": str(revision.number)}
         return Response(revision.document, media_type="application/yaml", headers=headers)

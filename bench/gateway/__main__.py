@@ -1,0 +1,109 @@
+"""``python -m bench.gateway``: what a connection and a request cost, beside plain Envoy, nginx, HAProxy and Caddy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import ssl
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.gateway import report
+from bench.gateway.client import Client, context
+from bench.gateway.measure import Kind, Samples, measure
+from bench.gateway.servers import CLIENT, PEERS, Server, handfast, missing, plain_envoy, site, world
+from bench.support import cores, free_port, keep, listens, machine, platform, process, wait_for
+
+WARM_UP = 25
+
+
+def kinds(connections: int, requests: int) -> tuple[Kind, ...]:
+    """Give the work of a round."""
+    return (
+        Kind(report.FULL, connections, "1.3", Client.full),
+        Kind(report.RESUMED, connections, "1.3", Client.resumed),
+        Kind(report.RESUMED_12, connections // 2, "1.2", Client.resumed),
+        Kind(report.KEPT_ALIVE, requests, "open", Client.kept_alive),
+    )
+
+
+def main() -> int:
+    """Run; 1 where a limit is not kept."""
+    options = _options()
+    rounds, work = (4, kinds(40, 500)) if options.quick else (options.rounds, kinds(150, 3000))
+    absent = missing()
+    if absent and os.environ.get("CI") == "true":
+        raise SystemExit(f"not installed: {', '.join(absent)}")
+    with tempfile.TemporaryDirectory(prefix="handfast-bench-") as name, ExitStack() as stack:
+        samples = measure(work, _clients(Path(name), stack), rounds)
+    verdicts = list(report.verdicts(samples))
+    _show(samples, verdicts, absent, rounds, work)
+    _keep(samples, verdicts)
+    return 0 if all(verdict.kept for verdict in verdicts) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds of less work: a look, no measurement")
+    parser.add_argument("--rounds", type=int, default=7)
+    return parser.parse_args()
+
+
+def _clients(directory: Path, stack: ExitStack) -> dict[str, dict[str, Client]]:
+    """Start everything; give the clients of each server by kind."""
+    server_core, client_core = cores()
+    os.sched_setaffinity(0, {client_core})
+    upstream, gateway = free_port(), free_port()
+    command: list[str | Path] = [sys.executable, Path(__file__).with_name("upstream.py"), str(upstream)]
+    stack.enter_context(process(command, directory / "upstream.out", core=client_core))
+    wait_for("service", lambda: listens(upstream))
+    up = stack.enter_context(platform(directory, world(gateway, upstream), core=server_core))
+    chain, key = directory / "client.pem", directory / "client.key"
+    held = up.issue(CLIENT)
+    key.touch(0o600)
+    chain.write_text(held.chain_pem)
+    key.write_text(held.key_pem)
+    place = site(up, directory, upstream, server_core)
+    servers = [*handfast(up, gateway), stack.enter_context(plain_envoy(place))]
+    servers += [stack.enter_context(run(place)) for program, run in PEERS.items() if program not in missing()]
+    contexts = {
+        "1.3": context(ssl.TLSVersion.TLSv1_3, up.roots, chain, key),
+        "1.2": context(ssl.TLSVersion.TLSv1_2, up.roots, chain, key),
+    }
+    nobody = context(ssl.TLSVersion.TLSv1_3, up.roots, None, None)
+    return {server.name: _clients_of(server, contexts, nobody) for server in servers}
+
+
+def _clients_of(server: Server, contexts: dict[str, ssl.SSLContext], nobody: ssl.SSLContext) -> dict[str, Client]:
+    """Make the clients of a server, which must refuse one without a certificate, and warm it up."""
+    if Client(server, nobody).is_served():
+        raise SystemExit(f"{server.name} serves a client that has no certificate")
+    made = {version: Client(server, one) for version, one in contexts.items()} | {"open": Client(server, contexts["1.3"])}
+    for client in made.values():
+        if server.session:
+            client.keep_cookie()
+        client.full(WARM_UP)
+    return made
+
+
+def _show(
+    samples: Samples, verdicts: list[report.Verdict], absent: list[str], rounds: int, work: tuple[Kind, ...]
+) -> None:
+    print(f"{machine()}; {rounds} rounds of {', '.join(f'{kind.count} x {kind.name}' for kind in work)}\n")
+    print(*report.table(samples), "", sep="\n")
+    for program in absent:
+        print(f"left out: {program} is not installed")
+    print(*verdicts, sep="\n")
+
+
+def _keep(samples: Samples, verdicts: list[report.Verdict]) -> None:
+    plain = {kind: {name: [asdict(one) for one in taken] for name, taken in by.items()} for kind, by in samples.items()}
+    path = keep("gateway", {"machine": machine(), "samples": plain, "verdicts": [asdict(one) for one in verdicts]})
+    print(f"\nsamples in {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""From samples to a table and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench.gateway.measure import Sample, Samples
+from bench.gateway.servers import HANDFAST, PLAIN, WITH_SESSION
+
+FULL, RESUMED, RESUMED_12, KEPT_ALIVE = "full handshake", "resumed, TLS 1.3", "resumed, TLS 1.2", "kept alive"
+NEW_LIMIT, KEPT_LIMIT = 1.1, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One limit, and whether it is kept."""
+
+    text: str
+    kept: bool
+
+    def __str__(self) -> str:
+        """Give the line that is printed."""
+        return f"{'PASS' if self.kept else 'FAIL'}  {self.text}"
+
+
+def ratios(above: Sequence[Sample], below: Sequence[Sample]) -> list[float]:
+    """Give the ratio of two servers in each round."""
+    return [one.us / other.us for one, other in zip(above, below, strict=True)]
+
+
+def table(samples: Samples) -> Iterator[str]:
+    """Give the lines of the table (Markdown). Times are µs of the server's processor time an operation."""
+    yield "| one request over | server | median µs | min µs | x plain Envoy | spread | resumed | beside it µs |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for kind, by_server in samples.items():
+        for name, taken in by_server.items():
+            times, to_plain = [one.us for one in taken], ratios(taken, by_server[PLAIN])
+            beside = f"{median(one.beside_us for one in taken):.0f}" if name in {HANDFAST, WITH_SESSION} else ""
+            resumed = "" if kind in {FULL, KEPT_ALIVE} else f"{sum(one.resumed for one in taken) / len(taken):.0%}"
+            yield (
+                f"| {kind} | {name} | {median(times):.0f} | {min(times):.0f} | {median(to_plain):.2f} "
+                f"| {min(to_plain):.2f}-{max(to_plain):.2f} | {resumed} | {beside} |"
+            )
+
+
+def verdicts(samples: Samples) -> Iterator[Verdict]:
+    """Hold the samples against the limits: the medians of the ratios in each round."""
+    full, kept = samples[FULL], samples[KEPT_ALIVE]
+    yield _limit("a new connection costs {:.2f} x plain Envoy, limit {:.2f}", full[HANDFAST], full[PLAIN], NEW_LIMIT)
+    yield _limit("a request kept alive costs {:.2f} x plain Envoy, limit {:.2f}", kept[HANDFAST], kept[PLAIN], KEPT_LIMIT)
+    if "nginx" in full:
+        yield _limit("a new connection costs {:.2f} x nginx, limit {:.2f}", full[HANDFAST], full["nginx"], 1.0)
+
+
+def _limit(text: str, above: Sequence[Sample], below: Sequence[Sample], limit: float) -> Verdict:
+    found = median(ratios(above, below))
+    return Verdict(text.format(found, limit), found <= limit)

@@ -1,0 +1,110 @@
+"""An Envoy of tests: it takes every resource that the agent serves, acknowledges it, and does nothing with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from envoy.service.discovery.v3 import discovery_pb2 as discovery
+from google.protobuf import json_format
+from grpclib.client import Channel, Stream
+from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from handfast.envoy.types import CLUSTER, LISTENER, SECRET
+from handfast.io.ads import references
+from handfast.io.envoy_process import Exit
+from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+
+_METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+Json = dict[str, Any]
+
+
+class TakingEnvoy:
+    """Stands in for `EnvoyProcess`: a client of the agent's discovery service, over its real socket."""
+
+    def __init__(
+        self,
+        _: Path | None,
+        bootstrap: Mapping[str, Any],
+        __: Path,
+        *,
+        concurrency: int | None = None,
+        on_exit: Callable[[Exit], None] | None = None,
+    ) -> None:
+        """Keep where discovery is."""
+        services = bootstrap["dynamic_resources"]["ads_config"]["grpc_services"]
+        self._socket = services[0]["google_grpc"]["target_uri"].removeprefix("unix:")
+        self.concurrency, self.on_exit = concurrency, on_exit
+        self.held: dict[tuple[str, str], Json] = {}
+        self._asked: set[tuple[str, str]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self, drain: float = 0.0) -> None:
+        """Go."""
+        assert drain >= 0
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def served(self) -> list[CertificateFacts]:
+        """The leaves that this Envoy would show to clients."""
+        found = (document.get("tls_certificate") for (kind, _), document in self.held.items() if kind == SECRET)
+        chains = [one["certificate_chain"]["inline_string"] for one in found if one]
+        return [facts(pem_certificates(chain)[0]) for chain in chains]
+
+    @property
+    def crls(self) -> list[str]:
+        """The revocation lists that it would ask."""
+        return [text for document in self.held.values() for text in _values(document, "crl")]
+
+    def knows(self, text: str) -> bool:
+        """Tell whether any resource speaks of ``text``."""
+        return any(text in str(document) for document in self.held.values())
+
+    async def _run(self) -> None:
+        channel = Channel(path=self._socket)
+        kinds = (discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse)
+        try:
+            async with channel.request(_METHOD, Cardinality.STREAM_STREAM, *kinds) as stream:
+                for kind in (CLUSTER, LISTENER):
+                    await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=kind))
+                while response := await stream.recv_message():
+                    await self._take(stream, response)
+        except (GRPCError, StreamTerminatedError, OSError):
+            return
+        finally:
+            channel.close()
+
+    async def _take(self, stream: Stream[Any, Any], response: Any) -> None:  # noqa: ANN401
+        kind = response.type_url
+        for resource in response.resources:
+            self.held[kind, resource.name] = json_format.MessageToDict(resource.resource, preserving_proto_field_name=True)
+        for name in response.removed_resources:
+            self.held.pop((kind, name), None)
+        await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=kind, response_nonce=response.nonce))
+        wanted = {key for document in self.held.values() for key in references(document)}
+        for url, name in wanted - self._asked:
+            await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=url, resource_names_subscribe=[name]))
+        for url, name in self._asked - wanted:
+            self.held.pop((url, name), None)
+            await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=url, resource_names_unsubscribe=[name]))
+        self._asked = wanted
+
+
+def _values(document: object, key: str) -> Iterator[str]:
+    if isinstance(document, dict):
+        if key in document:
+            yield str(document[key])
+        for value in document.values():
+            yield from _values(value, key)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _values(value, key)
