@@ -85,12 +85,12 @@ AT_TLS: dict[str, Case] = {
     "self-signed": Case(Reason.CERT_SELF_SIGNED, _leaf(self_signed=True), "TLSV1_ALERT_UNKNOWN_CA"),
     "expired": Case(Reason.CERT_EXPIRED, lambda _, pki, __: pki.expired(NAME), "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
     "expired-this-minute": Case(Reason.CERT_EXPIRED, _expired_this_minute, "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
-    "not-yet-valid": Case(Reason.CERT_NOT_YET_VALID, lambda _, pki, __: pki.not_yet_valid(NAME), "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
+    "not-yet-valid": Case(
+        Reason.CERT_NOT_YET_VALID, lambda _, pki, __: pki.not_yet_valid(NAME), "SSLV3_ALERT_CERTIFICATE_EXPIRED"
+    ),
     "revoked": Case(Reason.REVOKED, _revoked, "SSLV3_ALERT_CERTIFICATE_REVOKED"),
     "server-auth-alone": Case(Reason.CERT_WRONG_EKU, _leaf(eku=[SERVER]), "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"),
-    "any-usage-alone": Case(
-        Reason.CERT_WRONG_EKU, _leaf(eku=[ANY_USAGE]), "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
-    ),
+    "any-usage-alone": Case(Reason.CERT_WRONG_EKU, _leaf(eku=[ANY_USAGE]), "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"),
     "issued-by-a-leaf": Case(Reason.CHAIN_UNKNOWN_AUTHORITY, _issuer_is_a_leaf, "TLSV1_ALERT_UNKNOWN_CA"),
 }
 """Refused in the handshake: no request of theirs is ever read."""

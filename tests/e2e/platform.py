@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -198,16 +198,18 @@ class Platform:
 
     # Commands
 
-    def run(self, *words: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str | Path, expect: int = 0, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of ``handfast`` with this platform's data directory; its exit code is the expected one."""
-        environment = {**os.environ, "HANDFAST_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
+        own = {"HANDFAST_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
         done = subprocess.run(
             [HANDFAST, *words],
             check=False,
             capture_output=True,
             text=True,
             cwd=self.directory,
-            env=environment,
+            env={**os.environ, **own, **(environment or {})},
             timeout=COMMAND_S,
         )
         assert done.returncode == expect, f"handfast {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -255,7 +257,9 @@ class Platform:
 
     def inventory(self) -> list[dict[str, Any]]:
         """Give all certificates, newest first."""
-        listed: list[dict[str, Any]] = json.loads(self._ask(lambda api: api.send("GET", "/v1/certificates")).content)["certificates"]
+        listed: list[dict[str, Any]] = json.loads(self._ask(lambda api: api.send("GET", "/v1/certificates")).content)[
+            "certificates"
+        ]
         return listed
 
     def world(self) -> str:

@@ -71,7 +71,9 @@ def test_http_2_is_no_way_around(platform: Platform, payments: Client, with_cert
     names = sorted({name.lower() for name in ALL})
     for batch in batches(names):
         options = [word for name, value in batch for word in ("-H", f"{name}: {value}")]
-        seen = Seen(curl(platform, f"{OPEN}/health", HTTP_2, *options, files=payments.files if with_certificate else None))
+        seen = Seen(
+            curl(platform, f"{OPEN}/health", HTTP_2, *options, files=payments.files if with_certificate else None)
+        )
         check_unseen(seen)
         assert len(seen.named("x-client-identity")) == with_certificate
 
@@ -123,7 +125,13 @@ def test_trailers_carry_nothing_in(platform: Platform, payments: Client):
 
 def test_other_headers_stay(platform: Platform, payments: Client):
     """Only identity headers are taken out: those that are merely like one arrive."""
-    kept = [("X-Client-Id", "1"), ("X-Client-CN-Note", "2"), ("Client-Certificate", "3"), ("My-X-Client-CN", "4"), ("X-Peer", "5")]
+    kept = [
+        ("X-Client-Id", "1"),
+        ("X-Client-CN-Note", "2"),
+        ("Client-Certificate", "3"),
+        ("My-X-Client-CN", "4"),
+        ("X-Peer", "5"),
+    ]
     with Connection(platform, OPEN, payments.files) as connection:
         seen = Seen(connection.request(headers=kept))
     assert [seen.one(name) for name, _ in kept] == ["1", "2", "3", "4", "5"]

@@ -18,7 +18,9 @@ each_host = pytest.mark.parametrize("host", [OPEN, STRICT])
 
 @each_case
 @each_host
-def test_a_bad_certificate_never_gets_an_answer(platform: Platform, echo: Echo, feed: Feed, hostile: Pki, tmp_path: Path, case, host):
+def test_a_bad_certificate_never_gets_an_answer(
+    platform: Platform, echo: Echo, feed: Feed, hostile: Pki, tmp_path: Path, case, host
+):
     """A bad certificate is refused in the handshake and recorded with its reason, in both versions of TLS, read first or not."""
     files, before = case.files(platform, hostile, tmp_path), echo.requests
     for tls in BOTH_VERSIONS:
@@ -118,7 +120,9 @@ def test_a_name_that_is_not_served_is_refused(platform: Platform, feed: Feed, pa
 
 
 @pytest.mark.parametrize("case", ["expired", "wrong-authority"])
-def test_a_host_that_asks_for_no_certificate_does_not_look_at_one(platform: Platform, hostile: Pki, tmp_path: Path, case):
+def test_a_host_that_asks_for_no_certificate_does_not_look_at_one(
+    platform: Platform, hostile: Pki, tmp_path: Path, case
+):
     """With 'certificate: off' a bad certificate is not sent, and does no harm."""
     outcome = shake_hands(platform, PLAIN, AT_TLS[case].files(platform, hostile, tmp_path))
     assert not isinstance(outcome, Refused)

@@ -91,7 +91,9 @@ def test_a_host_that_asks_for_no_certificate_sees_none(platform: Platform, payme
 def test_the_request_arrives_whole(platform: Platform, payments: Client):
     """Method, query, body and headers that are no identity's reach the service as they were sent."""
     body = "amount=3" * 1000
-    response = curl(platform, f"{OPEN}/a/b?c=d&e", "-X", "PUT", "-d", body, "-H", "X-Note: as it is", files=payments.files)
+    response = curl(
+        platform, f"{OPEN}/a/b?c=d&e", "-X", "PUT", "-d", body, "-H", "X-Note: as it is", files=payments.files
+    )
     assert response.plain["request"] == "PUT /a/b?c=d&e HTTP/1.1"
     assert response.plain["body"] == body
     assert Seen(response).one("x-note") == "as it is"

@@ -55,7 +55,9 @@ def test_authority_names_another_host(platform: Platform, untouched, payments: C
         check_problem(response, 421, Reason.REQUEST_MISDIRECTED)
 
 
-@pytest.mark.parametrize("named", ["elsewhere.test", "127.0.0.1", "[::1]", "localhost", "xopen.example.org", "example.org"])
+@pytest.mark.parametrize(
+    "named", ["elsewhere.test", "127.0.0.1", "[::1]", "localhost", "xopen.example.org", "example.org"]
+)
 def test_an_unknown_host_is_misdirected(platform: Platform, untouched, payments: Client, named):
     """What no connection is made for is served on none."""
     with Connection(platform, OPEN, payments.files) as connection:

@@ -88,7 +88,9 @@ def test_revocation_reaches_open_connections(platform: Platform, feed: Feed, bys
         connection.close()
 
 
-def test_an_open_connection_ends_with_its_certificate(platform: Platform, feed: Feed, bystander: Bystander, tmp_path: Path):
+def test_an_open_connection_ends_with_its_certificate(
+    platform: Platform, feed: Feed, bystander: Bystander, tmp_path: Path
+):
     """A connection is served until its certificate ends, and refused within a quarter of a second after that."""
     platform.run("cert", "issue", "staff/brief", "--ttl", "5s", "--out", tmp_path)
     client = Client(Files(tmp_path / "cert.pem", tmp_path / "key.pem"))

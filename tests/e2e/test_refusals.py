@@ -43,7 +43,12 @@ def test_no_certificate_where_one_is_optional(platform: Platform, echo: Echo, fe
     check_tells_nothing(response, echo.port, platform.gateway)
     assert echo.requests == before
     event = feed.find(kind="request.denied", id=id_)
-    assert (event["reason"], event["host"], event["route"], event["path"]) == ("client.no-certificate", OPEN, "/", "/ledger")
+    assert (event["reason"], event["host"], event["route"], event["path"]) == (
+        "client.no-certificate",
+        OPEN,
+        "/",
+        "/ledger",
+    )
     assert event["identity"] == ""
     assert "secret" not in str(event)
 
@@ -72,7 +77,9 @@ def test_a_certificate_that_is_not_fit_is_refused_before_the_service(
 
 
 @each_case
-def test_explain_shows_the_certificate_that_is_not_fit(platform: Platform, feed: Feed, hostile: Pki, tmp_path: Path, case):
+def test_explain_shows_the_certificate_that_is_not_fit(
+    platform: Platform, feed: Feed, hostile: Pki, tmp_path: Path, case
+):
     """The explanation of the id that the client got has reason, side, hint and the certificate."""
     files = case.files(platform, hostile, tmp_path)
     with Connection(platform, OPEN, files) as connection:
@@ -111,9 +118,15 @@ def test_a_method_that_no_rule_allows(platform: Platform, echo: Echo, feed: Feed
 
 def test_a_deny_is_named(platform: Platform, feed: Feed):
     """A request that a deny stops is refused with another code, and 'explain' names the deny first."""
-    id_ = check_problem(curl(platform, f"{OPEN}/", files=platform.issue("staff/mallory").files), 403, Reason.POLICY_DENIED)
+    id_ = check_problem(
+        curl(platform, f"{OPEN}/", files=platform.issue("staff/mallory").files), 403, Reason.POLICY_DENIED
+    )
     feed.find(id=id_)
-    weighed = [line.split()[0] for line in platform.explanation(id_).splitlines() if line.strip().startswith(("allow ", "deny "))]
+    weighed = [
+        line.split()[0]
+        for line in platform.explanation(id_).splitlines()
+        if line.strip().startswith(("allow ", "deny "))
+    ]
     assert weighed[0] == "deny"
 
 
@@ -127,7 +140,9 @@ def test_a_service_that_is_down_is_not_given_away(platform: Platform, feed: Feed
     assert feed.find(kind="request.denied", id=id_)["reason"] == "upstream.unavailable"
 
 
-@pytest.mark.parametrize("path", ["/health%2fledger", "/health/%5c..%2f", "/health/..%2Fledger", "/health/%2e%2e;x/ledger"])
+@pytest.mark.parametrize(
+    "path", ["/health%2fledger", "/health/%5c..%2f", "/health/..%2Fledger", "/health/%2e%2e;x/ledger"]
+)
 def test_an_ambiguous_path_is_refused(platform: Platform, echo: Echo, feed: Feed, payments: Client, path):
     """A path that two programs may read in two ways is answered 400 and recorded, and does not reach the service."""
     before = echo.requests
@@ -140,7 +155,15 @@ def test_an_ambiguous_path_is_refused(platform: Platform, echo: Echo, feed: Feed
     assert feed.find(kind="request.denied", peer=connection.peer)["reason"] == Reason.REQUEST_REJECTED
 
 
-BORROWED = ("/health/../ledger", "/health/%2e%2e/ledger", "/health/..;/ledger", "/health/..;x=1/ledger", "//ledger", "/./ledger", "/healthy")
+BORROWED = (
+    "/health/../ledger",
+    "/health/%2e%2e/ledger",
+    "/health/..;/ledger",
+    "/health/..;x=1/ledger",
+    "//ledger",
+    "/./ledger",
+    "/healthy",
+)
 
 
 @pytest.mark.parametrize("path", BORROWED)

@@ -27,7 +27,9 @@ def cookie_of(response: Response) -> str:
 def tokens_in(seen: Seen) -> list[str]:
     """Give all session tokens that the service sees, however they are written."""
     crumbs = [crumb.strip() for value in seen.named("cookie") for crumb in value.split(";")]
-    return [value for name, _, value in (crumb.partition("=") for crumb in crumbs) if name.strip().lower() == COOKIE.lower()]
+    return [
+        value for name, _, value in (crumb.partition("=") for crumb in crumbs) if name.strip().lower() == COOKIE.lower()
+    ]
 
 
 @pytest.fixture
@@ -117,11 +119,15 @@ def test_a_token_that_is_not_the_clients_is_replaced(platform: Platform, payment
             response = connection.request(headers=[("Cookie", one) for one in cookies])
         assert tokens_in(Seen(response)) == [token]
         if forged:
-            assert forged not in "\n".join(value for name, value in Seen(response).headers if name == "cookie").replace(token, "")
+            assert forged not in "\n".join(value for name, value in Seen(response).headers if name == "cookie").replace(
+                token, ""
+            )
         assert not response.named("set-cookie") or cookie_of(response) == token
 
 
-@pytest.mark.parametrize("claim", [{"exp": 2, "iat": 1}, {"aud": STRICT}, {"sub": "spiffe://example.org/staff/alice"}], ids=str)
+@pytest.mark.parametrize(
+    "claim", [{"exp": 2, "iat": 1}, {"aud": STRICT}, {"sub": "spiffe://example.org/staff/alice"}], ids=str
+)
 def test_a_token_that_the_gateway_did_not_mint_is_replaced(platform: Platform, payments: Client, token, claim):
     """A stale token, or one for another host, does not reach the service though the gateway's own key signed it."""
     key = load_pem_private_key((platform.data / "agent" / "session-key.pem").read_bytes(), None)
@@ -200,6 +206,8 @@ def test_a_refusal_sets_none(platform: Platform):
 
 def test_the_services_own_cookies_stay(platform: Platform, payments: Client):
     """Over HTTP/2, where cookies come as several headers, those of the application arrive."""
-    response = curl(platform, f"{OPEN}/", "--http2", "-H", "Cookie: a=1; b=2", "-H", "Cookie: c=3", files=payments.files)
+    response = curl(
+        platform, f"{OPEN}/", "--http2", "-H", "Cookie: a=1; b=2", "-H", "Cookie: c=3", files=payments.files
+    )
     crumbs = {crumb.strip() for value in Seen(response).named("cookie") for crumb in value.split(";")}
     assert {"a=1", "b=2", "c=3"} <= crumbs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from handfast.access.identify import identify, standing
 from handfast.access.policy import IdentityField
 from handfast.access.world_file import parse_world
@@ -18,15 +21,18 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.trust.facts import facts
-from tests.envoy_real.forging import DNS, RFC822, URI, Draft, Forged, forge, names_in
+from tests.envoy_real.bare_tls import BareTls, Refused
+from tests.envoy_real.forging import DNS, RFC822, URI, Draft, Forged, forge, key, names_in
 from tests.envoy_real.lone import (
     GONE,
+    LOOPBACK,
     Answer,
     Connection,
     Lone,
     client_context,
     echoes,
     free_port,
+    read_answer,
     resources_of,
     running,
     slice_of,
@@ -82,6 +88,18 @@ class Guard:
                 return connection.ask("/")
         except GONE:
             return Tls.AT_THE_GATEWAY
+
+    def face(self, shown: Forged) -> Answer | Tls:
+        """Ask with a certificate (P-256) that no client's library has a say in."""
+        own = key("p256")
+        assert isinstance(own, ec.EllipticCurvePrivateKey)
+        with socket.create_connection((LOOPBACK, self.port), 10) as plain:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                bare = BareTls(plain, HOST, [shown.der, self.pki.issuing.cert_der], own)
+            except Refused:
+                return Tls.AT_THE_GATEWAY
+            return read_answer(bare.talk(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()))
 
     def forge(self, draft: Draft) -> Forged:
         """Have the trusted authority sign a draft."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -222,8 +223,26 @@ class Connection:
         """
         head = f"{method} {target} HTTP/1.1\r\nHost: {host or self.name}\r\n{fields}\r\n"
         self.tls.sendall(head.encode("latin-1"))
-        response = HTTPResponse(self.tls, method=method)
-        response.begin()
-        body = response.read()
-        is_object = body.startswith(b"{")
-        return Answer(response.status, json.loads(body) if is_object else {}, response.getheaders())
+        return _answer(HTTPResponse(self.tls, method=method))
+
+
+class _Heard:
+    """What was read already, as a socket that HTTPResponse reads from."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+
+    def makefile(self, _mode: str) -> BytesIO:
+        """Give it as a file."""
+        return BytesIO(self.octets)
+
+
+def read_answer(octets: bytes) -> Answer:
+    """Read an answer that came whole."""
+    return _answer(HTTPResponse(_Heard(octets)))  # type: ignore[arg-type]
+
+
+def _answer(response: HTTPResponse) -> Answer:
+    response.begin()
+    body = response.read()
+    return Answer(response.status, json.loads(body) if body.startswith(b"{") else {}, response.getheaders())

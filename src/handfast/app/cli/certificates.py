@@ -24,6 +24,7 @@ from handfast.app.server.messages import (
     RevocationRequest,
 )
 from handfast.base.refusal import BadInput
+from handfast.doctor.report import escaped
 from handfast.io.credentials import Credential, new_key, p12
 from handfast.io.files import read, write_secret
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
@@ -263,7 +264,7 @@ def _describe_row(row: CertificateRow) -> str:
 
 
 def _rows(rows: dict[str, str]) -> str:
-    return "\n".join(f"{name + ':':<10}{value}" for name, value in rows.items() if value)
+    return "\n".join(f"{name + ':':<10}{escaped(value)}" for name, value in rows.items() if value)
 
 
 def _moment(moment: datetime) -> str:

@@ -14,6 +14,7 @@ from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity,
 from handfast.app.client import Api
 from handfast.app.server.messages import ENCODER, EventList, ExplanationAnswer
 from handfast.base.refusal import BadInput
+from handfast.doctor.report import escaped
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one event a line.")]
 _WAIT_S = 50
@@ -83,7 +84,7 @@ def line(event: dict[str, Any]) -> str:
     at, kind, reason = str(event["at"])[:19].replace("T", " "), event["kind"], event.get("reason")
     seen = [f"{name}={event[name]}" for name in _SHOWN if event.get(name) not in (None, "")]
     why = [event["summary"]] if reason and event.get("summary") else []
-    return "  ".join([at, f"{kind:<19}", event["id"], *seen, *why])
+    return escaped("  ".join([at, f"{kind:<19}", event["id"], *seen, *why]))
 
 
 def explain(

@@ -1,0 +1,140 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from handfast.access.slice import Slice, make_slice
+from handfast.access.world_file import parse_world
+from handfast.app.agent.findings import Findings
+from handfast.app.agent.gateway import GatewayKeeper
+from handfast.app.agent.paths import AgentPaths
+from handfast.app.keeping import Ask
+from handfast.app.server.messages import CertificateAnswer
+from handfast.base.reasons import Reason
+from handfast.base.refusal import Unavailable
+from handfast.envoy.bootstrap import bootstrap
+from handfast.envoy.types import LISTENER
+from handfast.io.ads import AdsServer
+from handfast.io.files import private_directory
+from handfast.io.xds_state import Rejected
+from tests.app.issuers import Issuer
+from tests.app.sites import WORLD
+from tests.stories.envoy import TakingEnvoy
+from tests.support.clock import FakeClock
+
+OTHER = "  web.example.org:\n    listen: 127.0.0.1:8444\n    routes: [{path: /, upstream: 'http://127.0.0.1:1', allow: anyone}]\n"
+
+
+@dataclass
+class Gateway:
+    """A gateway's keeper, between a real discovery service and an issuer that may fail."""
+
+    keeper: GatewayKeeper
+    issuer: Issuer
+    findings: Findings
+    envoy: TakingEnvoy
+    failing: set[str]
+    ads: AdsServer
+
+    def slice(self, world: str = WORLD, revision: int = 1) -> Slice:
+        """Make a slice of a world."""
+        authority = self.issuer.authority
+        bundle = authority.bundle_pem
+        return make_slice(revision=revision, world=parse_world(world), roots=(bundle,), issuers=(bundle, authority.chain_pem))
+
+    async def taken(self, slice_: Slice) -> None:
+        """Take a slice, and wait until Envoy has it."""
+        await self.keeper.take(slice_)
+        assert Reason.SNAPSHOT_BAD not in self.reasons, self.findings.standing
+        acknowledged = self.keeper.state.acknowledged
+        async with asyncio.timeout(5):
+            while acknowledged.value != slice_.digest:
+                await acknowledged.wait_for_change(acknowledged.value)
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """What is wrong now."""
+        return [finding.reason for finding in self.findings.standing]
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """Give a keeper that serves an Envoy."""
+    clock, paths = FakeClock(), AgentPaths(tmp_path)
+    for directory in (paths.envoy, paths.run, tmp_path / "hosts"):
+        private_directory(directory)
+    issuer, findings, ads, failing = Issuer(tmp_path, clock), Findings("edge", clock), AdsServer(), set[str]()
+
+    def ask_for(host: str) -> Ask:
+        async def ask(csr: str) -> CertificateAnswer:
+            if host in failing:
+                raise Unavailable("away")
+            return await issuer.ask(csr)
+
+        return ask
+
+    keeper = GatewayKeeper(paths=paths, ads=ads, clock=clock, ask=ask_for, by="spiffe://example.org/g", jwks="{}", findings=findings)
+    ads.on_rejected(keeper.rejected)
+    await ads.start(paths.socket("ads"))
+    envoy = TakingEnvoy(None, bootstrap(node="edge", ads_socket=str(paths.socket("ads"))), paths.run)
+    await envoy.start()
+    yield Gateway(keeper, issuer, findings, envoy, failing, ads)
+    await envoy.stop()
+    await ads.stop()
+
+
+async def test_a_slice_is_served_and_then_acknowledged(gateway: Gateway):
+    """What Envoy has taken whole is what counts as acknowledged."""
+    slice_ = gateway.slice()
+    await gateway.taken(slice_)
+    assert [name for kind, name in gateway.envoy.held if kind == LISTENER]
+    assert len(gateway.envoy.served) == 1
+    assert gateway.reasons == []
+
+
+async def test_a_host_without_a_certificate_does_not_keep_the_others_from_being_served(gateway: Gateway):
+    """The one host is a finding, the rest goes on; it is served as soon as its certificate is there."""
+    gateway.failing.add("web.example.org")
+    await gateway.taken(gateway.slice(WORLD + OTHER))
+    assert gateway.reasons == [Reason.RENEWAL_FAILED]
+    assert len(gateway.envoy.served) == 1
+    gateway.failing.clear()
+    await gateway.taken(gateway.slice(WORLD + OTHER, revision=2))
+    assert len(gateway.envoy.served) == 2
+
+
+async def test_a_certificate_outlives_a_restart_and_a_host_that_comes_back(gateway: Gateway):
+    """A host that was taken out for a moment needs no new one."""
+    await gateway.taken(gateway.slice())
+    await gateway.taken(gateway.slice("trust_domain: example.org\n", revision=2))
+    await gateway.taken(gateway.slice(revision=3))
+    assert len(gateway.issuer.asked) == 1
+
+
+async def test_what_cannot_be_published_leaves_the_old_in_place(gateway: Gateway, monkeypatch: pytest.MonkeyPatch):
+    """A fault on the way to Envoy is a finding, and what is served stays served."""
+    good = gateway.slice()
+    await gateway.taken(good)
+    before = dict(gateway.envoy.held)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("odd")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("handfast.app.agent.gateway.translate", broken)
+        await gateway.keeper.take(gateway.slice(WORLD + OTHER, revision=2))
+    assert gateway.reasons == [Reason.SNAPSHOT_BAD]
+    assert gateway.envoy.held == before
+    assert gateway.keeper.state.acknowledged.value == good.digest
+    await gateway.taken(gateway.slice(WORLD + OTHER, revision=3))
+    assert gateway.reasons == []
+
+
+async def test_envoys_words_are_the_finding(gateway: Gateway):
+    """Type, names and message of what was rejected."""
+    gateway.keeper.rejected(Rejected(LISTENER, ("l1", "l2"), "bad port"))
+    (finding,) = gateway.findings.standing
+    assert finding.reason is Reason.ENVOY_REJECTED
+    assert finding.evidence == {"type": "Listener", "resources": "l1, l2", "envoy": "bad port"}

@@ -1,0 +1,90 @@
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from handfast.base.events import (
+    KINDS,
+    AgentJoined,
+    AuthorityCreated,
+    CertificateIssued,
+    CertificateRefused,
+    CertificateRevoked,
+    ConnectionEnded,
+    Event,
+    FindingRaised,
+    HandshakeRefused,
+    OfferedCertificate,
+    RequestDenied,
+    RequestReported,
+    WorldApplied,
+)
+from handfast.base.reasons import Reason
+from handfast.doctor.report import story
+
+AT = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
+END = datetime(2026, 3, 5, 5, 6, 7, tzinfo=UTC)
+CERTIFICATE = OfferedCertificate(
+    subject="CN=payments", issuer="CN=Handfast issuing CA example.org", serial="4bac", fingerprint="2237",
+    uri_sans=("spiffe://example.org/payments",), dns_sans=("payments.internal",), not_before=AT, not_after=END, chain_length=1,
+)  # fmt: skip
+DENIED = RequestDenied(
+    id="r1", at=AT, gateway="edge", host="api.example.org", route="/v1", method="PUT", path="/v1/ledger", peer="192.0.2.1:40000",
+    status=403, reason=Reason.POLICY_NO_MATCH, identity="spiffe://example.org/payments", revision="3", certificate=CERTIFICATE,
+)  # fmt: skip
+EVENTS: list[Event] = [
+    AuthorityCreated(id="a1", at=AT, trust_domain="example.org", subject="CN=Root", fingerprint="00", not_after=END),
+    CertificateIssued(
+        id="i1", at=AT, serial="4bac", fingerprint="22", identity="spiffe://example.org/a", dns=("a.internal",), not_before=AT,
+        not_after=END, requester="uid:0",
+    ),
+    CertificateRefused(id="f1", at=AT, name="a", reason=Reason.ISSUANCE_TOO_LONG, evidence={"asked": "2 days"}, requester="uid:0"),
+    CertificateRevoked(id="v1", at=AT, serial="4bac", fingerprint="22", identity="spiffe://example.org/a", crl_reason="superseded", requester="x"),
+    WorldApplied(id="w1", at=AT, revision=3, digest="00", requester="uid:0"),
+    AgentJoined(id="j1", at=AT, agent="edge", serial="4bac"),
+    HandshakeRefused(
+        id="h1", at=AT, gateway="edge", listener="127.0.0.1:8443", peer="192.0.2.1:40000", server_name="api.example.org",
+        tls_version="TLSv1.3", reason=Reason.CHAIN_MISSING_INTERMEDIATE, certificate=CERTIFICATE, evidence={"issuer": "known"}, raw="no issuer",
+    ),
+    ConnectionEnded(
+        id="c1", at=AT, gateway="edge", listener="127.0.0.1:8443", host="api.example.org", peer="192.0.2.1:40000", server_name="api.example.org",
+        tls_version="TLSv1.3", identity="spiffe://example.org/payments", certificate=CERTIFICATE,
+    ),
+    DENIED,
+    RequestReported(**{name: getattr(DENIED, name) for name in DENIED.__dataclass_fields__} | {"id": "p1", "status": 200}),
+    FindingRaised(id="g1", at=AT, source="edge", reason=Reason.ENVOY_REJECTED, evidence={"envoy": "bad listener"}),
+]  # fmt: skip
+
+
+def test_every_kind_of_event_has_a_story(golden: Callable[[str, str], None]):
+    """Each reads as it did when somebody last looked; a new kind must be looked at, too."""
+    assert {event.kind for event in EVENTS} == set(KINDS)
+    golden("stories.txt", "\n\n".join("\n".join(story(event)) for event in EVENTS) + "\n")
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_refusal_says_what_it_is_who_has_to_act_and_what_to_do(reason: Reason):
+    """Whatever the reason."""
+    text = "\n".join(story(replace(EVENTS[6], reason=reason)))  # type: ignore[call-arg]
+    for part in (reason.value, reason.summary, reason.side.value, reason.hint):
+        assert part in text
+
+
+def test_what_is_not_known_is_left_out_or_called_none():
+    """No row is empty."""
+    bare = HandshakeRefused(id="h", at=AT, gateway="g", listener="l", peer="", reason=Reason.HANDSHAKE_TIMEOUT, certificate=OfferedCertificate())
+    for line in story(bare):
+        assert line.strip()
+        assert not line.rstrip().endswith(":")
+
+
+@pytest.mark.parametrize("hostile", ["a\nb", "\x1b[31mred", "a\r\n  reason:       cert.fine"])
+def test_a_stranger_writes_no_line_of_the_story(hostile: str):
+    """Names in a certificate come from outside; they move no cursor and begin no line."""
+    certificate = replace(CERTIFICATE, subject=hostile, dns_sans=(hostile,))
+    event = replace(DENIED, certificate=certificate, path=hostile, host=hostile)
+    plain = story(DENIED)
+    told = story(event)
+    assert len(told) == len(plain)
+    assert all(line.isprintable() for line in told)
