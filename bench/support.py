@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -70,8 +70,8 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def process(command: Iterable[str | Path], words: Path, *, core: int, **environment: str) -> Iterator[int]:
-    """Run a program on one core, what it says in the file ``words``; give its id, and end it after the caller."""
+def process(command: Iterable[str | Path], words: Path, *, core: int | None = None, **environment: str) -> Iterator[int]:
+    """Run a program, on one core if it is named; give its id, and end it after the caller. What it says is in ``words``."""
     with words.open("wb") as said:
         run = subprocess.Popen(
             [str(word) for word in command],
@@ -79,7 +79,7 @@ def process(command: Iterable[str | Path], words: Path, *, core: int, **environm
             stdout=said,
             stderr=said,
             env={**os.environ, **environment},
-            preexec_fn=partial(os.sched_setaffinity, 0, {core}),  # noqa: PLW1509 - one thread runs when this forks
+            preexec_fn=core is not None and partial(os.sched_setaffinity, 0, {core}) or None,
         )
     try:
         yield run.pid
@@ -148,8 +148,8 @@ async def issued(api: Api, name: str) -> Credential:
 
 
 @contextmanager
-def platform(directory: Path, world: str, *, core: int) -> Iterator[Platform]:
-    """Run ``handfast up`` with a world file and one Envoy worker, all of it on one core."""
+def platform(directory: Path, world: str, *, core: int | None = None) -> Iterator[Platform]:
+    """Run ``handfast up`` with a world file and one Envoy worker, on one core if it is named."""
     file, data, words = directory / "handfast.yaml", directory / "handfast", directory / "handfast.out"
     file.write_text(world)
     listen = ("--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0", "--workers", "1")
@@ -180,7 +180,7 @@ def _program(pid: int) -> str:
 def percentile(values: Iterable[float], share: float) -> float:
     """Give the smallest value that ``share`` (0 to 1) of all are not above."""
     ordered = sorted(values)
-    return ordered[max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1)]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def machine() -> str:
@@ -196,10 +196,3 @@ def keep(name: str, results: object) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
     return path
-
-
-def in_thread(work: Callable[[], None]) -> threading.Thread:
-    """Begin ``work`` in a thread."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread

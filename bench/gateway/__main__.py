@@ -23,10 +23,10 @@ WARM_UP = 25
 def kinds(connections: int, requests: int) -> tuple[Kind, ...]:
     """Give the work of a round."""
     return (
-        Kind(report.FULL, connections, "1.3", Client.full),
-        Kind(report.RESUMED, connections, "1.3", Client.resumed),
-        Kind(report.RESUMED_12, connections // 2, "1.2", Client.resumed),
-        Kind(report.KEPT_ALIVE, requests, "open", Client.kept_alive),
+        Kind(report.FULL, connections, "1.3", Client.begin_anew, Client.connect),
+        Kind(report.RESUMED, connections, "1.3", Client.begin_resumed, Client.connect),
+        Kind(report.RESUMED_12, connections // 2, "1.2", Client.begin_resumed, Client.connect),
+        Kind(report.KEPT_ALIVE, requests, "1.3", Client.begin_kept_alive, Client.ask),
     )
 
 
@@ -57,7 +57,7 @@ def _clients(directory: Path, stack: ExitStack) -> dict[str, dict[str, Client]]:
     server_core, client_core = cores()
     os.sched_setaffinity(0, {client_core})
     upstream, gateway = free_port(), free_port()
-    command: list[str | Path] = [sys.executable, Path(__file__).with_name("upstream.py"), str(upstream)]
+    command: list[str | Path] = [sys.executable, Path(__file__).parents[1] / "upstream.py", str(upstream)]
     stack.enter_context(process(command, directory / "upstream.out", core=client_core))
     wait_for("service", lambda: listens(upstream))
     up = stack.enter_context(platform(directory, world(gateway, upstream), core=server_core))
@@ -81,11 +81,11 @@ def _clients_of(server: Server, contexts: dict[str, ssl.SSLContext], nobody: ssl
     """Make the clients of a server, which must refuse one without a certificate, and warm it up."""
     if Client(server, nobody).is_served():
         raise SystemExit(f"{server.name} serves a client that has no certificate")
-    made = {version: Client(server, one) for version, one in contexts.items()} | {"open": Client(server, contexts["1.3"])}
+    made = {version: Client(server, one) for version, one in contexts.items()}
     for client in made.values():
         if server.session:
             client.keep_cookie()
-        client.full(WARM_UP)
+        client.connect(WARM_UP)
     return made
 
 

@@ -31,6 +31,8 @@ class Client:
         self.server, self._context = server, context
         self._head = f"GET /bench HTTP/1.1\r\nhost: {server.host}\r\naccept: */*\r\nuser-agent: bench\r\n"
         self._request = f"{self._head}\r\n".encode()
+        self._session: ssl.SSLSession | None = None
+        self._open: ssl.SSLSocket | None = None
 
     def keep_cookie(self) -> None:
         """Ask once, and send the cookies that come with the answer from then on."""
@@ -41,39 +43,42 @@ class Client:
             raise SystemExit(f"{self.server.name} sets no cookie")
         self._request = f"{self._head}cookie: {'; '.join(set_)}\r\n\r\n".encode()
 
-    def full(self, count: int) -> int:
-        """Connect anew each time; give how many sessions were resumed, which is none."""
-        resumed = 0
-        for _ in range(count):
-            with self._connect() as tls:
-                self._ask(tls)
-                resumed += bool(tls.session_reused)
-        return resumed
+    def begin_anew(self) -> None:
+        """Hold neither a session nor a connection."""
+        if self._open:
+            self._open.close()
+        self._session = self._open = None
 
-    def resumed(self, count: int) -> int:
-        """Connect with the session that the connection before left, the first of which is on top; give how many were resumed."""
-        resumed, session = 0, self._session()
-        for _ in range(count):
-            with self._connect(session) as tls:
-                self._ask(tls)
-                resumed += bool(tls.session_reused)
-                session = tls.session
-        return resumed
+    def begin_resumed(self) -> None:
+        """Hold a session."""
+        with self._connect() as tls:
+            self._ask(tls)
+            self._session = tls.session
 
-    def kept_alive(self, count: int) -> int:
-        """Ask over one connection, which was made before; give 0, as ever."""
-        for _ in range(count):
-            self._ask(self._open)
-        return 0
-
-    def open(self) -> None:
-        """Make the connection that stays."""
+    def begin_kept_alive(self) -> None:
+        """Hold a connection."""
         self._open = self._connect()
         self._ask(self._open)
 
-    def close(self) -> None:
-        """Close it."""
-        self._open.close()
+    def connect(self, count: int) -> int:
+        """Ask once over each of ``count`` connections, with the session that the one before left if one is held.
+
+        Gives how many sessions were resumed.
+        """
+        resumed = 0
+        for _ in range(count):
+            with self._connect(self._session) as tls:
+                self._ask(tls)
+                resumed += bool(tls.session_reused)
+                self._session = tls.session if self._session else None
+        return resumed
+
+    def ask(self, count: int) -> int:
+        """Ask ``count`` times over the connection that is held; give 0, as nothing is resumed."""
+        assert self._open
+        for _ in range(count):
+            self._ask(self._open)
+        return 0
 
     def is_served(self) -> bool:
         """Ask once; tell whether the answer is a 200. Some servers refuse in the handshake, some with an answer."""
@@ -83,11 +88,6 @@ class Client:
                 return tls.recv(65536).startswith(b"HTTP/1.1 200 ")
         except OSError:
             return False
-
-    def _session(self) -> ssl.SSLSession | None:
-        with self._connect() as tls:
-            self._ask(tls)
-            return tls.session
 
     def _connect(self, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
         plain = socket.create_connection((LOOPBACK, self.server.port), timeout=10)

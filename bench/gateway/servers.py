@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.support import LOOPBACK, Platform, cpu_ns, family, free_port, listens, process, said_by, wait_for
+from bench.support import LOOPBACK, Platform, family, free_port, listens, process, said_by, wait_for
 from handfast.envoy import types
 from handfast.io.credentials import load
 from handfast.io.envoy_process import find_envoy
@@ -32,14 +32,6 @@ class Server:
     serving: tuple[int, ...]
     beside: tuple[int, ...] = ()
     session: bool = False
-
-    def cpu_ns(self) -> int:
-        """Give what serving has cost until now."""
-        return cpu_ns(self.serving)
-
-    def beside_ns(self) -> int:
-        """Give what the work beside it has cost until now."""
-        return cpu_ns(self.beside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from handfast.io import sqlite
 from tests.app.sites import Site, site
 
 
@@ -13,6 +14,14 @@ def _silent() -> Iterator[None]:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no disk: no test here cuts the power, and there are hundreds of platforms."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    pragmas = [pragma.replace("synchronous = full", "synchronous = off") for pragma in sqlite._PRAGMAS]
+    monkeypatch.setattr(sqlite, "_PRAGMAS", pragmas)
 
 
 @pytest.fixture

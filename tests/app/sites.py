@@ -57,7 +57,7 @@ class Site:
         """The roots."""
         return self.server.platform.authority.bundle_pem
 
-    async def issue(self, name: str, **more: Any) -> Credential:  # noqa: ANN401
+    async def issue(self, name: str, **more: Any) -> Credential:
         """Have the operator issue a certificate."""
         key = new_key()
         asked = CertificateRequest(name=name, csr=key.csr_pem, **more)

@@ -1,6 +1,5 @@
 import json
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -57,7 +56,10 @@ def test_a_reason_of_a_newer_server_is_still_an_error():
 async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path):
     """Neither socket nor port: the place is named, and the hint says what to do."""
     context = ssl.create_default_context()
-    for api, place in ((Api.local(tmp_path / "none.sock"), "none.sock"), (Api.remote("https://127.0.0.1:1", context), "127.0.0.1:1")):
+    for api, place in (
+        (Api.local(tmp_path / "none.sock"), "none.sock"),
+        (Api.remote("https://127.0.0.1:1", context), "127.0.0.1:1"),
+    ):
         async with api:
             with pytest.raises(Unavailable, match=place) as caught:
                 await api.send("GET", "/v1/status")
@@ -101,5 +103,3 @@ async def test_a_reconnect_keeps_what_is_under_way_and_closes_what_was(here: Sit
     assert not second.is_closed
     await api.close()
     assert second.is_closed
-
-

@@ -14,7 +14,7 @@ from handfast.app.server.messages import JoinRequest, RevocationRequest
 from handfast.base.refusal import Refused
 from handfast.io.credentials import new_key
 from handfast.io.sealed import Passphrase, PassphraseFile, read_passphrase
-from tests.app.sites import Site, raw, site
+from tests.app.sites import raw, site
 
 SECRET = "correct horse battery staple"
 
@@ -42,7 +42,12 @@ def test_a_line_is_one_json_object(log: Path):
     structlog.get_logger("handfast").info("certificate.issued", name="a\nb")
     logging.getLogger("elsewhere").warning("plain %s", "text")
     ours = json.loads(log.read_text().splitlines()[0])
-    assert (ours["event"], ours["level"], ours["logger"], ours["name"]) == ("certificate.issued", "info", "handfast", "a\nb")
+    assert (ours["event"], ours["level"], ours["logger"], ours["name"]) == (
+        "certificate.issued",
+        "info",
+        "handfast",
+        "a\nb",
+    )
     assert ours["timestamp"].endswith("Z")
     assert len(log.read_text().splitlines()) == 2
 
@@ -94,16 +99,31 @@ async def test_nothing_secret_is_told_anywhere(log: Path, tmp_path: Path):
         answers.append((await here.anonymous().send("POST", "/v1/agents/join", joining)).content)
         with pytest.raises(Refused):
             await here.anonymous().send("POST", "/v1/agents/join", joining)
-        bad = await raw(here.anonymous(), "POST", "/v1/agents/join", json.dumps({"token": token, "name": token, "csr": key.key_pem}))
+        bad = await raw(
+            here.anonymous(), "POST", "/v1/agents/join", json.dumps({"token": token, "name": token, "csr": key.key_pem})
+        )
         answers.append(bad.content)
         held = await here.issue("payments")
         await here.operator.send("POST", "/v1/revocations", RevocationRequest(serial=held.leaf.serial))
-        for path in ("certificates", f"certificates/{held.leaf.serial}", "events", "status", "world", "authority", "openapi.json"):
+        for path in (
+            "certificates",
+            f"certificates/{held.leaf.serial}",
+            "events",
+            "status",
+            "world",
+            "authority",
+            "openapi.json",
+        ):
             answers.append((await raw(here.operator, "GET", f"/v1/{path}")).content)
         assert here.server.platform.authority.sealed
     ledger = b"".join(file.read_bytes() for file in data.glob("ledger.sqlite*"))
     assert b"payments" in ledger
-    assert {line["event"] for line in lines(log)} >= {"certificate.issued", "agent.joined", "certificate.revoked", "world.applied"}
+    assert {line["event"] for line in lines(log)} >= {
+        "certificate.issued",
+        "agent.joined",
+        "certificate.revoked",
+        "world.applied",
+    }
     body = "".join(key.key_pem.splitlines()[1:-1])[:40]
     for place in (log.read_bytes(), ledger, *answers):
         for secret in ("PRIVATE KEY", token, SECRET, body, "".join(held.key_pem.splitlines()[1:-1])[:40]):

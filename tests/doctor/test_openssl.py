@@ -55,14 +55,22 @@ def test_a_chain_is_explained_by_what_is_known_here():
     for code in (19, 20, 21):
         assert recognise_openssl("x", code, (leaf.cert_der,), known) is Reason.CHAIN_MISSING_INTERMEDIATE
         stranger = theirs.leaf()
-        assert recognise_openssl("x", code, (stranger.cert_der, der(theirs.issuing.cert_pem)), known) is Reason.CHAIN_UNKNOWN_AUTHORITY
+        assert (
+            recognise_openssl("x", code, (stranger.cert_der, der(theirs.issuing.cert_pem)), known)
+            is Reason.CHAIN_UNKNOWN_AUTHORITY
+        )
 
 
 def der(pem: bytes) -> bytes:
     return pem_certificates(pem.decode())[0]
 
 
-@given(st.text(max_size=40), st.integers(-(2**31), 2**31), st.lists(st.binary(max_size=40), max_size=3), st.lists(st.binary(max_size=40), max_size=2))
+@given(
+    st.text(max_size=40),
+    st.integers(-(2**31), 2**31),
+    st.lists(st.binary(max_size=40), max_size=3),
+    st.lists(st.binary(max_size=40), max_size=2),
+)
 def test_whatever_is_reported_has_a_reason(text: str, code: int, offered: list[bytes], known: list[bytes]):
     """A stranger chose the certificates; none of them ends the server."""
     assert recognise_openssl(text, code, offered, known) in Reason

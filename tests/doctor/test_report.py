@@ -73,7 +73,15 @@ def test_a_refusal_says_what_it_is_who_has_to_act_and_what_to_do(reason: Reason)
 
 def test_what_is_not_known_is_left_out_or_called_none():
     """No row is empty."""
-    bare = HandshakeRefused(id="h", at=AT, gateway="g", listener="l", peer="", reason=Reason.HANDSHAKE_TIMEOUT, certificate=OfferedCertificate())
+    bare = HandshakeRefused(
+        id="h",
+        at=AT,
+        gateway="g",
+        listener="l",
+        peer="",
+        reason=Reason.HANDSHAKE_TIMEOUT,
+        certificate=OfferedCertificate(),
+    )
     for line in story(bare):
         assert line.strip()
         assert not line.rstrip().endswith(":")

@@ -35,7 +35,7 @@ class Response:
     body: bytes
 
     @property
-    def plain(self) -> Any:  # noqa: ANN401 - JSON
+    def plain(self) -> Any:
         """The body as JSON."""
         return json.loads(self.body)
 

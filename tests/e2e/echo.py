@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+from io import BufferedIOBase
 from itertools import count
-from typing import Any, BinaryIO
+from typing import Any
 
 LOOPBACK = "127.0.0.1"
 
@@ -60,7 +61,7 @@ class _Handler(socketserver.StreamRequestHandler):
             self.wfile.write(_answer(seen, with_body=not first.startswith("HEAD ")))
 
 
-def _head(stream: BinaryIO) -> list[str]:
+def _head(stream: BufferedIOBase) -> list[str]:
     """Read the lines of one request's head, as they came."""
     lines: list[str] = []
     while (line := stream.readline(1 << 20)) and line != b"\r\n":
@@ -68,7 +69,7 @@ def _head(stream: BinaryIO) -> list[str]:
     return lines if line else []
 
 
-def _body(stream: BinaryIO, lines: list[str]) -> bytes:
+def _body(stream: BufferedIOBase, lines: list[str]) -> bytes:
     for name, _, value in (line.partition(": ") for line in lines):
         if name.lower() == "content-length":
             return stream.read(int(value))
@@ -77,7 +78,7 @@ def _body(stream: BinaryIO, lines: list[str]) -> bytes:
     return b""
 
 
-def _chunks(stream: BinaryIO) -> list[bytes]:
+def _chunks(stream: BufferedIOBase) -> list[bytes]:
     chunks = []
     while size := int(stream.readline(), 16):
         chunks.append(stream.read(size))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from handfast.base.reasons import Reason
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import create_authority
 from handfast.io.clock import SystemClock
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
 from tests.e2e.platform import Client, Platform, pki_of
 from tests.e2e.world import DOMAIN
 from tests.support.pki import SERVER, Files, Issued, Pki

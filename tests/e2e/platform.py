@@ -52,7 +52,7 @@ def free_port() -> int:
             return port
 
 
-def wait_for(what: str, look: Callable[[], Any], limit: float = 10.0) -> Any:  # noqa: ANN401 - what ``look`` gives
+def wait_for(what: str, look: Callable[[], Any], limit: float = 10.0) -> Any:
     """Look again and again until there is something to see; give it."""
     until = time.monotonic() + limit
     while not (found := look()):
@@ -163,7 +163,7 @@ class Platform:
     def _listen(process: subprocess.Popen[str], greeting: list[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            greeting.append(line.rstrip())
+            greeting.append(line.rstrip())  # noqa: PERF401 - each line is to be seen as it comes
 
     def _is_up(self) -> bool:
         assert self._process is not None
@@ -221,7 +221,7 @@ class Platform:
 
     # The same over the local socket, where a test needs many
 
-    def issue(self, name: str, **more: Any) -> Client:  # noqa: ANN401 - the fields of the request
+    def issue(self, name: str, **more: Any) -> Client:
         """Issue a certificate; give the files."""
         key = new_key(name)
         request = CertificateRequest(name=name, csr=key.csr_pem, **more)
@@ -247,7 +247,7 @@ class Platform:
 
     def events(self, *kinds: str) -> list[Event]:
         """Give the last 500 events of these kinds, oldest first."""
-        query = {"last": "500", "kind": list(kinds)}
+        query: dict[str, str | list[str]] = {"last": "500", "kind": list(kinds)}
         answer = self._ask(lambda api: api.send("GET", "/v1/events", query=query))
         return list(json.loads(answer.content)["events"])
 
@@ -272,10 +272,11 @@ class Platform:
 
     def status(self) -> dict[str, Any]:
         """Give the platform's status."""
-        return json.loads(self._ask(lambda api: api.send("GET", "/v1/status")).content)
+        status: dict[str, Any] = json.loads(self._ask(lambda api: api.send("GET", "/v1/status")).content)
+        return status
 
-    def _ask(self, work: Callable[[Api], Any]) -> Any:  # noqa: ANN401 - what the API answers
-        async def asked() -> Any:  # noqa: ANN401
+    def _ask(self, work: Callable[[Api], Any]) -> Any:
+        async def asked() -> Any:
             async with Api.local(self.data / "server.sock") as api:
                 return await work(api)
 
@@ -299,7 +300,16 @@ class Feed:
         """Follow from the beginning."""
         self.events: list[Event] = []
         self._come = threading.Condition()
-        command = [HANDFAST, "events", "--follow", "--json", "-n", "500", "--data", str(platform.data)]
+        command: list[str | Path] = [
+            HANDFAST,
+            "events",
+            "--follow",
+            "--json",
+            "-n",
+            "500",
+            "--data",
+            str(platform.data),
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -310,7 +320,7 @@ class Feed:
                 self.events.append(json.loads(line))
                 self._come.notify_all()
 
-    def find(self, limit: float = 10.0, **fields: Any) -> Event:  # noqa: ANN401 - values of JSON
+    def find(self, limit: float = 10.0, **fields: Any) -> Event:
         """Wait for the event with these fields."""
 
         def match() -> Event | None:

@@ -170,11 +170,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("good", "bad", "line", "key"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_refused_by_place(
-    site: Platform, plain, payments: Client, tmp_path: Path, good, bad, line, key
-):
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_is_refused_by_place(site: Platform, plain, payments: Client, tmp_path: Path, broken):
     """A broken world names file, line and key, exits with 2, and changes nothing."""
+    good, bad, line, key = broken
     file, before = written(tmp_path, plain.replace(good, bad), "broken.yaml"), site.status()["revision"]
     error, *hints = site.run("apply", file, expect=2).stderr.splitlines()
     assert error.startswith(f"handfast: error: {file}:{line}: ")

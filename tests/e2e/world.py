@@ -8,6 +8,9 @@ DOMAIN = "example.org"
 OPEN, STRICT, PLAIN = "open.example.org", "strict.example.org", "plain.example.org"
 """Three hosts on one port: a certificate is optional, required, not asked for."""
 
+COUNTED = "counted.example.org"
+"""A host for the test that counts, so that nobody else's requests are among those counted."""
+
 ROUTE_HEADERS = {
     "X-Peer-Identity": "identity",
     "X-Peer-Name": "name",
@@ -55,6 +58,11 @@ hosts:
     clients: {{certificate: required}}
     routes:
       - {{path: /, upstream: "{service}", allow: any-certificate}}
+  {COUNTED}:
+    listen: {LOOPBACK}:{gateway}
+    clients: {{certificate: optional}}
+    routes:
+      - {{path: /, upstream: "{service}", allow: [payments]}}
   {PLAIN}:
     listen: {LOOPBACK}:{gateway}
     clients: {{certificate: "off"}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import socket
 
 from cryptography.hazmat.primitives import hashes
@@ -92,16 +93,18 @@ class BareTls:
         self.opened = _Direction(keys[16:32], keys[36:40])
         assert self._record()[1][0] == FINISHED
 
-    def talk(self, request: bytes) -> bytes:
-        """Send octets, and read to the end."""
+    def ask(self, request: bytes) -> bytes:
+        """Send one HTTP/1.1 request, and read an answer that tells its length.
+
+        Raises:
+            Refused: the answer does not come whole.
+        """
         self._send(DATA, request)
         heard = b""
-        while True:
-            try:
-                kind, content = self._record()
-            except Refused:
-                return heard
+        while not _whole(heard):
+            kind, content = self._record()
             heard += content if kind == DATA else b""
+        return heard
 
     def _their_hello(self) -> tuple[bytes, bytes]:
         """Give the server's random and its half of the key exchange."""
@@ -157,6 +160,12 @@ class BareTls:
                 raise Refused("closed")
             octets += more
         return octets
+
+
+def _whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: ([0-9]+)", head)
+    return bool(end and length) and len(body) >= int(length[1])
 
 
 def _hello(random: bytes, name: str) -> bytes:

@@ -99,7 +99,7 @@ class Guard:
                 bare = BareTls(plain, HOST, [shown.der, self.pki.issuing.cert_der], own)
             except Refused:
                 return Tls.AT_THE_GATEWAY
-            return read_answer(bare.talk(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()))
+            return read_answer(bare.ask(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
 
     def forge(self, draft: Draft) -> Forged:
         """Have the trusted authority sign a draft."""

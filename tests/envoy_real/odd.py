@@ -148,3 +148,30 @@ KEPT = {"key p224", "key secp256k1", "key brainpool", "key ed448"}
 BY_TLS = {
     "hash sha3-256", "eku none", "eku server", "eku any", "eku any server", "eku email", "eku nearly", "an unknown critical extension",
 }  # fmt: skip
+# What OpenSSL would not even send. Envoy's TLS refuses it too.
+HOSTILE = {
+    "names twice": _with(GOOD_NAMES),
+    "other names too": _with(names((URI, b"spiffe://example.org/root"))),
+    "uses twice": _with(uses(SERVER)),
+    "an authority and none": _with(CA_TRUE),
+    "bad distribution points": _with(der.extension("2.5.29.31", b"x")),
+    "bad key usage": _with(der.extension("2.5.29.15", b"x")),
+    "bad key identifier": _with(der.extension("2.5.29.14", b"x")),
+    "bad name constraints": _with(der.extension("2.5.29.30", b"x")),
+    "bad other name": _named((URI, GOOD_URI), (OTHER, b"x")),
+    "bad directory name": _named((URI, GOOD_URI), (DIRECTORY, b"x")),
+    "an EDI name": _named((URI, GOOD_URI), (0xA5, b"")),
+    "a name of no kind": _named((URI, GOOD_URI), (0x89, b"")),
+    "a URI in parts": _named((0xA6, GOOD_URI)),
+    "names cut off": Draft((NOT_CA, FOR_CLIENTS, der.extension("2.5.29.17", b"\x30\x05\x86\x7f"))),
+    "no list of names": Draft((NOT_CA, FOR_CLIENTS, der.extension("2.5.29.17", b""))),
+    "an odd BMP string": Draft(subject=subject((CN, BMP, b"abc"))),
+    "bad UTF-8": Draft(subject=subject((CN, UTF8, b"\xff\xfe"))),
+    "an empty set": Draft(subject=der.sequence(der.tlv(0x31, b""))),
+}
+# What OpenSSL would not send either, and Envoy's TLS takes.
+UNUSUAL = {
+    "octets as a name": Draft(subject=subject((CN, 4, b"abc"))),
+    "a very long name": Draft(subject=subject((CN, UTF8, b"z" * 60_000))),
+    "an authority's key usage": _with(der.extension("2.5.29.15", der.bit_string(b"\x84", 2), critical=True)),
+}

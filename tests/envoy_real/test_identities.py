@@ -18,7 +18,7 @@ from tests.envoy_real.forging import URI, Forged, names_in
 from tests.envoy_real.guard import HEADERS, Guard, Tls, guard, judged
 from tests.envoy_real.lone import Answer
 from tests.envoy_real.mutants import a_mixture, a_mutant
-from tests.envoy_real.odd import BY_TLS, CASES, KEPT, MINDED
+from tests.envoy_real.odd import BY_TLS, CASES, HOSTILE, KEPT, MINDED, UNUSUAL
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore:Attribute's length")]
 
@@ -120,6 +120,21 @@ def test_what_only_the_library_minds(gate: Guard, name: str):
     check_told(answer, shown, uri_of(shown))
 
 
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+def test_what_no_library_would_send_is_refused(gate: Guard, name: str):
+    """A client that puts its octets together by hand gets no further with a certificate that is broken."""
+    assert gate.face(gate.forge(HOSTILE[name])) is Tls.AT_THE_GATEWAY
+
+
+@pytest.mark.parametrize("name", sorted(UNUSUAL))
+def test_what_no_library_would_send_is_read_alike(gate: Guard, name: str):
+    """Nor does it gain anything with one that is merely unusual."""
+    shown = gate.forge(UNUSUAL[name])
+    answer = gate.face(shown)
+    assert isinstance(answer, Answer)
+    check_alike(answer, shown)
+
+
 # Certificates by chance
 
 
@@ -153,7 +168,6 @@ def test_mutants_never_gain_an_identity(gate: Guard):
     assert met[Tls.AT_THE_GATEWAY] < MUTANTS * 0.8, f"seed {seed}: {met}"
     assert met["let in"] > 20, f"seed {seed}: {met}"
     assert len(met) >= 5, f"seed {seed}: {met}"
-    print(met)
 
 
 def _outcome(answer: Answer, shown: Forged) -> str:

@@ -66,7 +66,10 @@ def test_it_tells_what_its_leaf_says():
     assert held.window == held.leaf.window
 
 
-@given(st.binary(max_size=200) | st.permutations(["# key\n", "# chain\n", "# roots\n", "x\n"]).map(lambda parts: "".join(parts).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.permutations(["# key\n", "# chain\n", "# roots\n", "x\n"]).map(lambda parts: "".join(parts).encode())
+)
 def test_whatever_lies_there_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     """No file makes the start fail with anything but a word on which file it is."""
     path = tmp_path_factory.getbasetemp() / "hostile.pem"

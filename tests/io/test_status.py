@@ -26,7 +26,10 @@ def test_a_refusal_is_a_refusal_for_everybody(reason: Reason):
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
-    [(BadInput("x"), HTTPStatus.BAD_REQUEST, ExitCode.USAGE), (Unavailable("x"), HTTPStatus.SERVICE_UNAVAILABLE, ExitCode.UNAVAILABLE)],
+    [
+        (BadInput("x"), HTTPStatus.BAD_REQUEST, ExitCode.USAGE),
+        (Unavailable("x"), HTTPStatus.SERVICE_UNAVAILABLE, ExitCode.UNAVAILABLE),
+    ],
 )
 def test_the_others_have_one_word_each(error: HandfastError, status: int, code: int):
     """What cannot be read is the caller's, what does not answer may pass."""

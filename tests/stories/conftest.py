@@ -1,9 +1,9 @@
 import pytest
 
-from tests.app.conftest import _silent
+from tests.app.conftest import _fast, _silent
 from tests.stories.telling import without_machine_time
 
-__all__ = ["_silent"]
+__all__ = ["_fast", "_silent"]
 
 
 @pytest.fixture(autouse=True)

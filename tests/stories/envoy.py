@@ -13,6 +13,7 @@ from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from handfast.app.agent.gateway import STARTED, WARMING
 from handfast.envoy.types import CLUSTER, LISTENER, SECRET
 from handfast.io.ads import references
 from handfast.io.envoy_process import Exit
@@ -29,12 +30,14 @@ class TakingEnvoy:
         self,
         _: Path | None,
         bootstrap: Mapping[str, Any],
-        __: Path,
+        directory: Path,
         *,
         concurrency: int | None = None,
         on_exit: Callable[[Exit], None] | None = None,
     ) -> None:
-        """Keep where discovery is."""
+        """Keep where discovery is, and where to answer."""
+        self._admin = directory / "admin.sock"
+        self._answering: asyncio.Server | None = None
         services = bootstrap["dynamic_resources"]["ads_config"]["grpc_services"]
         self._socket = services[0]["google_grpc"]["target_uri"].removeprefix("unix:")
         self.concurrency, self.on_exit = concurrency, on_exit
@@ -43,7 +46,8 @@ class TakingEnvoy:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect."""
+        """Connect, and answer as an Envoy that is ready."""
+        self._answering = await asyncio.start_unix_server(_answer, self._admin)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self, drain: float = 0.0) -> None:
@@ -52,6 +56,9 @@ class TakingEnvoy:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._answering:
+            self._answering.close()
+            self._admin.unlink()
 
     @property
     def served(self) -> list[CertificateFacts]:
@@ -83,10 +90,12 @@ class TakingEnvoy:
         finally:
             channel.close()
 
-    async def _take(self, stream: Stream[Any, Any], response: Any) -> None:  # noqa: ANN401
+    async def _take(self, stream: Stream[Any, Any], response: Any) -> None:
         kind = response.type_url
         for resource in response.resources:
-            self.held[kind, resource.name] = json_format.MessageToDict(resource.resource, preserving_proto_field_name=True)
+            self.held[kind, resource.name] = json_format.MessageToDict(
+                resource.resource, preserving_proto_field_name=True
+            )
         for name in response.removed_resources:
             self.held.pop((kind, name), None)
         await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=kind, response_nonce=response.nonce))
@@ -97,6 +106,14 @@ class TakingEnvoy:
             self.held.pop((url, name), None)
             await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=url, resource_names_unsubscribe=[name]))
         self._asked = wanted
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer on the administration socket: nothing is warming, and everything has started."""
+    request = await reader.readuntil(b"\r\n\r\n")
+    counts = b"" if b"prometheus" in request else f"{WARMING}: 0\n{STARTED}: 1\n".encode()
+    writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + counts)
+    writer.close()
 
 
 def _values(document: object, key: str) -> Iterator[str]:

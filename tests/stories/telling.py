@@ -43,7 +43,7 @@ class Host:
     @property
     def envoy(self) -> TakingEnvoy:
         """The Envoy."""
-        envoy: object = self.agent._envoy  # noqa: SLF001
+        envoy: object = self.agent._envoy
         assert isinstance(envoy, TakingEnvoy)
         return envoy
 

@@ -26,7 +26,9 @@ async def rows(here: Site, **query: str) -> list[tuple[str, str]]:
 def dying(platform: Platform, crash_at: int) -> Platform:
     """Give the platform of a process that dies at the signature."""
     signer = FaultySigner(platform.authority.signer, Seams(crash_at=crash_at))
-    return replace(platform, issuance=Issuance(replace(platform.authority, signer=signer), platform.ledger, platform.clock))
+    return replace(
+        platform, issuance=Issuance(replace(platform.authority, signer=signer), platform.ledger, platform.clock)
+    )
 
 
 @pytest.mark.parametrize("crash_at", [0, 1], ids=["before the signature", "after it"])

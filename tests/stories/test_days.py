@@ -1,6 +1,7 @@
 """Days in the life of a platform: a server, an agent, and time that passes."""
 
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from cryptography import x509
@@ -47,7 +48,7 @@ async def test_for_a_week_everything_is_renewed_in_time(tmp_path: Path):
             for name, hours in NAMES.items():
                 rows = await issued(here, name)
                 assert len(rows) >= 2
-                for before, after in zip(rows, rows[1:], strict=False):
+                for before, after in pairwise(rows):
                     age = (after.not_before - before.not_before).total_seconds() / (hours * 3600)
                     assert 0.6 < age < 0.75, (name, age)
             assert len(on.tokens) == 1
@@ -127,7 +128,9 @@ async def test_a_revocation_reaches_envoy_at_once_and_leaves_with_the_certificat
         async with host(tmp_path / "agent", here) as on:
             await on.current(here)
             held = await here.issue("payments")
-            await here.operator.send("POST", "/v1/revocations", RevocationRequest(name="payments", reason="keyCompromise"))
+            await here.operator.send(
+                "POST", "/v1/revocations", RevocationRequest(name="payments", reason="keyCompromise")
+            )
             await eventually(lambda: on.envoy.knows(held.leaf.fingerprint))
             await eventually(lambda: bool(on.envoy.crls))
             assert _listed(on) == {held.leaf.serial}
@@ -167,7 +170,10 @@ async def test_revocation_lists_are_never_old(tmp_path: Path):
 
 async def test_a_change_of_the_world_reaches_envoy_without_a_tick(tmp_path: Path):
     """A host that comes is served with a certificate of its own, and one that goes is gone."""
-    more = WORLD + f"  web.{DOMAIN}:\n    listen: 127.0.0.1:8443\n    routes: [{{path: /, upstream: 'http://127.0.0.1:1', allow: anyone}}]\n"
+    more = (
+        WORLD
+        + f"  web.{DOMAIN}:\n    listen: 127.0.0.1:8443\n    routes: [{{path: /, upstream: 'http://127.0.0.1:1', allow: anyone}}]\n"
+    )
     async with site(tmp_path / "data", FakeClock()) as here:
         await here.apply()
         async with host(tmp_path / "agent", here) as on:

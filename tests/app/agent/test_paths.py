@@ -24,6 +24,13 @@ def test_a_deep_directory_gets_short_sockets(tmp_path: Path):
 def test_files_have_names_of_their_own(tmp_path: Path):
     """No two things share a file, and all but the sockets lie below the root."""
     paths = AgentPaths(tmp_path)
-    files = [paths.identity, paths.slice, paths.session_key, paths.access_log, paths.host("a.example.org"), paths.host("b.example.org")]
+    files = [
+        paths.identity,
+        paths.slice,
+        paths.session_key,
+        paths.access_log,
+        paths.host("a.example.org"),
+        paths.host("b.example.org"),
+    ]
     assert len(set(files)) == len(files)
     assert all(file.is_relative_to(tmp_path) for file in files)

@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from handfast.app.agent.findings import Findings
 from handfast.app.agent.reporting import COUNT_EVERY_S, MOST_FINDINGS_BYTES, RETRY_S, Reporter
-from handfast.app.server.messages import AgentReport, TrafficRow
+from handfast.app.server.messages import AgentReport
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, HandfastError, Unavailable
 from handfast.io.encoding import encode
@@ -17,7 +17,11 @@ from handfast.io.envoy_admin import EnvoyAdmin
 from tests.support.clock import FakeClock
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "in"
-ROWS = [row for row in (VECTORS / "access-log.jsonl").read_bytes().splitlines() if b'"row":"request"' in row.replace(b" ", b"")]
+ROWS = [
+    row
+    for row in (VECTORS / "access-log.jsonl").read_bytes().splitlines()
+    if b'"row":"request"' in row.replace(b" ", b"")
+]
 STATS = 'envoy_handfast_requests{{route="api.example.org/",identity="-",method="GET",code="-"}} {}\n'
 
 
@@ -273,7 +277,3 @@ async def test_findings_fit_a_report(bench: Bench):
     assert len(encode(findings)) <= MOST_FINDINGS_BYTES + 200
     assert findings[-1]["evidence"]["number"] == "119"
     reporter.close()
-
-
-
-

@@ -183,21 +183,35 @@ async def test_envoy_gets_the_token_with_its_times(sessions: Sessions, leaf: Iss
     """Three words: when to renew, when it ends, the token; the certificate comes as Envoy escapes it."""
     response = await posted(sessions, quote(leaf.chain_pem).encode())
     renew, ends, token = response.text.split(" ")
-    assert (int(renew), int(ends), token) == (minted(sessions, leaf).renew, minted(sessions, leaf).ends, minted(sessions, leaf).token)
+    assert (int(renew), int(ends), token) == (
+        minted(sessions, leaf).renew,
+        minted(sessions, leaf).ends,
+        minted(sessions, leaf).token,
+    )
 
 
 async def test_hostile_bodies_are_refused(sessions: Sessions, leaf: Issued):
     """Too long, no certificate, damaged, of nobody: each has its status, and none a token."""
     damaged = leaf.cert_pem.replace(b"M", b"N")
     stranger = Pki().leaf(san_uris=["spiffe://example.com/a"])
-    cases = [(b"x" * (MOST_BODY + 1), 413), (b"", 400), (b"x", 400), (damaged, 400), (b"%00" * 99, 400), (quote(stranger.cert_pem).encode(), 403)]
+    cases = [
+        (b"x" * (MOST_BODY + 1), 413),
+        (b"", 400),
+        (b"x", 400),
+        (damaged, 400),
+        (b"%00" * 99, 400),
+        (quote(stranger.cert_pem).encode(), 403),
+    ]
     for body, status in cases:
         response = await posted(sessions, body)
         assert response.status_code == status
         assert "eyJ" not in response.text
 
 
-@given(body=st.binary(max_size=200) | st.text(max_size=100).map(lambda text: f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----".encode()))
+@given(
+    body=st.binary(max_size=200)
+    | st.text(max_size=100).map(lambda text: f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----".encode())
+)
 async def test_whatever_comes_is_answered(body: bytes, tmp_path_factory: pytest.TempPathFactory):
     """No body makes the mint fail."""
     response = await posted(_MINT(tmp_path_factory), body)

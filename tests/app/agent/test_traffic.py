@@ -36,7 +36,11 @@ def escaped(value: str) -> str:
 def test_labels_come_back_as_they_were(route: str, identity: str, method: str, count: int):
     """Quotes, backslashes and braces in what a stranger chose do not spill into other labels."""
     labels = {"route": f"host/{route}", "identity": identity, "method": method, "code": "x"}
-    line = "envoy_handfast_requests{" + ",".join(f'{name}="{escaped(text)}"' for name, text in labels.items()) + f"}} {count}"
+    line = (
+        "envoy_handfast_requests{"
+        + ",".join(f'{name}="{escaped(text)}"' for name, text in labels.items())
+        + f"}} {count}"
+    )
     plain = ["" if text == "-" else text for text in (identity, method)]
     assert read_counts(line) == {("host", f"/{route}", plain[0], plain[1], "x"): count}
 
@@ -67,7 +71,13 @@ def test_requests_without_host_or_route_are_not_traffic():
     assert grown({}, {("", "", "", "GET", "x"): 1, ("h", "", "", "GET", "x"): 1, ("", "/", "", "GET", "x"): 1})[0] == []
 
 
-KINDS = st.tuples(st.just("h"), st.sampled_from(["/a", "/b", "/c"]), st.sampled_from(["", "i"]), st.just("GET"), st.sampled_from(["", "x"]))
+KINDS = st.tuples(
+    st.just("h"),
+    st.sampled_from(["/a", "/b", "/c"]),
+    st.sampled_from(["", "i"]),
+    st.just("GET"),
+    st.sampled_from(["", "x"]),
+)
 COUNTS = st.dictionaries(KINDS, st.integers(0, 50))
 
 

@@ -10,7 +10,10 @@ def test_an_event_is_one_line_for_people():
         "at": "2026-03-04T05:06:07.890123Z", "kind": "request.denied", "id": "r1", "reason": "policy.no-match", "method": "PUT", "path": "/v1",
         "identity": "", "status": 403, "summary": "no rule allows it", "seq": 3,
     }  # fmt: skip
-    assert line(event) == "2026-03-04 05:06:07  request.denied       r1  reason=policy.no-match  method=PUT  path=/v1  status=403  no rule allows it"
+    assert (
+        line(event)
+        == "2026-03-04 05:06:07  request.denied       r1  reason=policy.no-match  method=PUT  path=/v1  status=403  no rule allows it"
+    )
 
 
 @pytest.mark.parametrize("hostile", ["a\nb", "\x1b[2J", "\u202eevil", "\x00"])

@@ -10,7 +10,7 @@ from handfast.app.cli import app
 from tests.app.cli.terminal import run, steady
 
 
-def commands(command: Any, *words: str) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - Typer's own classes are private
+def commands(command: Any, *words: str) -> Iterator[tuple[str, ...]]:
     yield words
     for name, below in getattr(command, "commands", {}).items():
         yield from commands(below, *words, name)
@@ -44,7 +44,10 @@ def test_the_version_is_said():
     assert run("--version").out == f"handfast {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["cert", "issue"], ["events", "--last", "x"], ["apply", "none.yaml"], ["status", "--nonsense"]])
+@pytest.mark.parametrize(
+    "words",
+    [["nonsense"], ["cert", "issue"], ["events", "--last", "x"], ["apply", "none.yaml"], ["status", "--nonsense"]],
+)
 def test_a_wrong_use_is_two(words: list[str]):
     """Usage goes to standard error, with exit code 2."""
     shown = run(*words)

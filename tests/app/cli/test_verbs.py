@@ -66,7 +66,9 @@ async def test_a_session_reads_as_it_did(golden: Callable[[str, str], None]):
 
 async def test_an_issued_certificate_is_three_files_that_belong_together(here: Site, tmp_path: Path):
     """Chain, key for its owner alone, roots; and the key was made here."""
-    shown = await handfast("cert", "issue", "team/ledger", "--dns", "ledger.internal", "--ttl", "90m", "--out", "tls", "--p12")
+    shown = await handfast(
+        "cert", "issue", "team/ledger", "--dns", "ledger.internal", "--ttl", "90m", "--out", "tls", "--p12"
+    )
     assert shown.code == 0
     files = {path.name: path for path in (tmp_path / "tls").iterdir()}
     assert set(files) == {"cert.pem", "key.pem", "ca.pem", "client.p12"}
@@ -153,7 +155,12 @@ async def test_a_faulty_world_is_told_with_its_place(tmp_path: Path):
 
 async def test_who_sees_secrets_on_the_terminal(here: Site):
     """No verb prints a key."""
-    for words in (["cert", "issue", "a", "--p12"], ["cert", "show", "a/cert.pem"], ["cert", "list", "--json"], ["status", "--json"]):
+    for words in (
+        ["cert", "issue", "a", "--p12"],
+        ["cert", "show", "a/cert.pem"],
+        ["cert", "list", "--json"],
+        ["status", "--json"],
+    ):
         shown = await handfast(*words)
         assert "PRIVATE KEY" not in shown.out + shown.err
     assert here
@@ -169,7 +176,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("words", [["status"], ["events"], ["explain", "x"], ["cert", "list"], ["export"], ["cert", "revoke", "x"]])
+@pytest.mark.parametrize(
+    "words", [["status"], ["events"], ["explain", "x"], ["cert", "list"], ["export"], ["cert", "revoke", "x"]]
+)
 @pytest.mark.usefixtures("nowhere")
 def test_without_a_server_the_hint_says_how_to_start_one(words: list[str]):
     """Error, hint, and exit code 2: the data directory is not one."""
@@ -244,4 +253,8 @@ def test_the_chain_in_a_file_is_shown_whole(nowhere: Path):
 
     leaf = Pki().leaf()
     (nowhere / "x.pem").write_bytes(leaf.chain_pem)
-    assert len(json.loads(run("cert", "show", "x.pem", "--json").out)) == len(pem_certificates(leaf.chain_pem.decode())) == 2
+    assert (
+        len(json.loads(run("cert", "show", "x.pem", "--json").out))
+        == len(pem_certificates(leaf.chain_pem.decode()))
+        == 2
+    )

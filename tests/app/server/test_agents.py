@@ -32,7 +32,7 @@ from tests.support.clock import START
 HOST = f"api.{DOMAIN}"
 
 
-async def tell(api: Api, **parts: Any) -> None:  # noqa: ANN401
+async def tell(api: Api, **parts: Any) -> None:
     await api.call("POST", "/v1/agents/self/report", Nothing, AgentReport(**parts))
 
 

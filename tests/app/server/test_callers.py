@@ -67,7 +67,7 @@ async def test_an_operator_of_this_machine_needs_no_certificate(here: Site):
     assert (await raw(here.operator, "GET", "/v1/status")).status_code == 200
 
 
-def asked(**extensions: Any) -> dict[str, Any]:  # noqa: ANN401
+def asked(**extensions: Any) -> dict[str, Any]:
     return {"extensions": {f"handfast.{name}": value for name, value in extensions.items()}}
 
 
@@ -136,7 +136,9 @@ async def test_a_revoked_certificate_is_refused_on_a_connection_that_is_open(her
     assert problem(after) == (403, "revocation.revoked")
 
 
-@pytest.mark.parametrize(("role", "path"), [(Role.OPERATOR, "/v1/events?after=1000&wait=50"), (Role.AGENT, "/v1/agents/self/world?wait=50")])
+@pytest.mark.parametrize(
+    ("role", "path"), [(Role.OPERATOR, "/v1/events?after=1000&wait=50"), (Role.AGENT, "/v1/agents/self/world?wait=50")]
+)
 async def test_who_is_revoked_while_it_waits_gets_no_answer(role: Role, path: str, here: Site):
     """A blocking query that began with a good certificate ends with a refusal."""
     held = await (here.join() if role is Role.AGENT else here.issue("ann", operator=True))

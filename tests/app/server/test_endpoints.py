@@ -31,7 +31,7 @@ def name_of(endpoint: Endpoint) -> str:
     return f"{endpoint.method} {endpoint.path}"
 
 
-async def caller(site: Site, endpoint: Endpoint) -> Any:  # noqa: ANN401
+async def caller(site: Site, endpoint: Endpoint) -> Any:
     if Role.OPERATOR in endpoint.roles:
         return site.operator
     return await site.being(Role.AGENT)

@@ -43,11 +43,24 @@ def test_a_strangers_certificate_cannot_outgrow_an_event():
     """However many and long its names are, the event fits the ledger."""
     dns = [f"{'x' * 60}.{'y' * 60}.{'z' * 60}.w{number}" for number in range(2000)]
     uris = [f"spiffe://example.org/{'u' * 1800}/{number}" for number in range(100)]
-    event = refused(failed(Pki().leaf("n" * 64, dns=dns, san_uris=uris).cert_der, server_name="s" * 100_000, verify_message="m" * 100_000), (), NOW)
+    event = refused(
+        failed(
+            Pki().leaf("n" * 64, dns=dns, san_uris=uris).cert_der,
+            server_name="s" * 100_000,
+            verify_message="m" * 100_000,
+        ),
+        (),
+        NOW,
+    )
     assert len(encode_event(event)) <= MAX_EVENT_BYTES
 
 
-@given(st.text(max_size=30), st.integers(-5, 200), st.lists(st.binary(max_size=50), max_size=3).map(tuple), st.text(max_size=20))
+@given(
+    st.text(max_size=30),
+    st.integers(-5, 200),
+    st.lists(st.binary(max_size=50), max_size=3).map(tuple),
+    st.text(max_size=20),
+)
 def test_whatever_came_is_an_event(text: str, code: int, offered: tuple[bytes, ...], name: str):
     """No handshake ends the server's front."""
     event = refused(failed(*offered, reason_text=text, verify_code=code, server_name=name), offered, NOW)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from handfast.access.values import duration
 from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
@@ -134,12 +132,12 @@ def list_certificates(
 
 
 def _print_rows(rows: list[CertificateRow]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("serial", "name", "state", "until", "dns"):
-        table.add_column(heading, no_wrap=heading != "dns")
-    for row in rows:
-        table.add_row(row.serial[:16], row.name, row.state, _moment(row.not_after), ", ".join(row.dns))
-    Console(soft_wrap=True).print(table)
+    """Print columns that are as wide as they need to be: what is cut cannot be copied."""
+    table = [("serial", "name", "state", "until", "dns")]
+    table += [(r.serial, r.name, r.state, _moment(r.not_after), ", ".join(r.dns)) for r in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 @app.command()

@@ -21,7 +21,7 @@ _WAIT_S = 50
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _DECODER = msgspec.json.Decoder(EventList)
 _SHOWN = (
-    "request_id", "reason", "identity", "name", "method", "host", "path", "status", "server_name", "peer", "serial",
+    "reason", "identity", "name", "method", "host", "path", "status", "server_name", "peer", "serial",
     "crl_reason", "revision", "agent", "source", "requester",
 )  # fmt: skip
 
@@ -102,7 +102,6 @@ def explain(
 
       handfast explain 7c1c0f0e-3a55-4b53-9a3e-1f6d1c1e8f55
     """
-
     if not _ID.fullmatch(request_id):
         raise BadInput(f"{request_id[:80]!r} is not the id of a request or an event", hint="see 'handfast events'")
 

@@ -95,9 +95,7 @@ class Worlds:
         if revision is None and wanted != LATEST:
             raise Refused(Refusal(Reason.NOT_FOUND, {"revision": str(wanted)}))
         if revision is None:
-            raise BadInput(
-                "no world was applied yet", hint="apply a world file first (handfast apply)"
-            )
+            raise BadInput("no world was applied yet", hint="apply a world file first (handfast apply)")
         headers = {"etag": f'"{revision.digest}"', "handfast-revision": str(revision.number)}
         return Response(revision.document, media_type="application/yaml", headers=headers)
 
