@@ -86,6 +86,10 @@ def passphrase(directory: Path) -> Passphrase:
     return read_passphrase(PassphraseFile(file))
 
 
+def written(data: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in data.glob("ledger.sqlite*"))
+
+
 async def test_nothing_secret_is_told_anywhere(log: Path, tmp_path: Path):
     """Keys, join tokens and the passphrase are in no log line, no answer, and nowhere in the ledger's file."""
     data = tmp_path / "data"
@@ -105,7 +109,7 @@ async def test_nothing_secret_is_told_anywhere(log: Path, tmp_path: Path):
         answers.append(bad.content)
         held = await here.issue("payments")
         await here.operator.send("POST", "/v1/revocations", RevocationRequest(serial=held.leaf.serial))
-        for path in (
+        read = [
             "certificates",
             f"certificates/{held.leaf.serial}",
             "events",
@@ -113,10 +117,10 @@ async def test_nothing_secret_is_told_anywhere(log: Path, tmp_path: Path):
             "world",
             "authority",
             "openapi.json",
-        ):
-            answers.append((await raw(here.operator, "GET", f"/v1/{path}")).content)
+        ]
+        answers += [(await raw(here.operator, "GET", f"/v1/{path}")).content for path in read]
         assert here.server.platform.authority.sealed
-    ledger = b"".join(file.read_bytes() for file in data.glob("ledger.sqlite*"))
+    ledger = written(data)
     assert b"payments" in ledger
     assert {line["event"] for line in lines(log)} >= {
         "certificate.issued",

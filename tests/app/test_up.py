@@ -40,7 +40,7 @@ async def status(running: Running) -> StatusAnswer:
 async def current(running: Running) -> None:
     """Wait until the agent has reported that it serves the newest slice; it does so at once, and on its own."""
     async with asyncio.timeout(5):
-        while [agent.current for agent in (await status(running)).agents] != [True]:  # noqa: ASYNC110 - nothing tells
+        while [agent.current for agent in (await status(running)).agents] != [True]:
             await asyncio.sleep(0.01)
 
 

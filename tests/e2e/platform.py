@@ -147,10 +147,10 @@ class Platform:
     def launch(self, *, configured: bool = True) -> None:
         """Start the program, with the world file or without, in a process group of its own as a shell does."""
         own = ["--config", str(self.world_file)] if configured else []
-        places = ["--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0", "--data", str(self.data)]
+        places = ["--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0", "--gateway-port", str(self.gateway)]
         with (self.directory / "up.err").open("ab") as words:
             self._process = subprocess.Popen(
-                [HANDFAST, "up", *own, *places, "--workers", "2"],
+                [HANDFAST, "up", *own, *places, "--data", self.data, "--workers", "2"],
                 stdout=subprocess.PIPE,
                 stderr=words,
                 text=True,

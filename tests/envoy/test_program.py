@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handfast.access.policy import Host, Open, Route
+from handfast.access.policy import Open, Route
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from handfast.base.reasons import EXPLANATIONS
@@ -93,7 +93,10 @@ def tables(text: str) -> dict[str, Any]:
 
 
 def compiled(world: World, **more: Any) -> dict[str, Any]:
-    return tables(program(slice_of(world, **more), PROGRAM, by="spiffe://example.org/gw"))
+    programs = [
+        tables(program(slice_of(world, **more), host, PROGRAM, by="spiffe://example.org/gw")) for host in world.hosts.values()
+    ]
+    return {**(programs[0] if programs else {}), "ROUTES": {name: route for one in programs for name, route in one["ROUTES"].items()}}
 
 
 # Literals
@@ -193,7 +196,17 @@ def test_what_else_the_program_knows():
 def test_the_program_comes_last_and_whole():
     """The text that reads the tables follows them unchanged."""
     source = 'local a = "x"\nreturn a\n'
-    assert program(slice_of(World(some.OWN)), source, by="x").endswith("\n" + source)
+    world = parse_world((WORLDS / "translate-minimal.yaml").read_text())
+    (host,) = world.hosts.values()
+    assert program(slice_of(world), host, source, by="x").endswith("\n" + source)
+
+
+def test_a_program_knows_no_other_host():
+    """What a worker compiles for one host does not grow with the others, and cannot decide for them."""
+    world = parse_world((WORLDS / "translate-many-hosts.yaml").read_text())
+    for name, host in world.hosts.items():
+        routes = tables(program(slice_of(world), host, PROGRAM, by="x"))["ROUTES"]
+        assert {route["host"] for route in routes.values()} == {name}
 
 
 def test_a_retired_host_stays_and_never_wins():
@@ -202,11 +215,8 @@ def test_a_retired_host_stays_and_never_wins():
     (host,) = now.hosts.values()
     gone = Route("/gone", host.routes[0].upstream, Open.ANYONE)
     before = replace(host, routes=(replace(host.routes[0], allow=Open.ANYONE), gone))
-    text = program(
-        slice_of(now), PROGRAM, by="x", retired=(before, Host("old.test", host.listen, host.clients, (gone,)))
-    )
+    text = program(slice_of(now), host, PROGRAM, by="x", retired=before)
     routes = tables(text)["ROUTES"]
     assert routes["api.example.org/"]["allow"]["exact"] == {"spiffe://example.org/payments": [True]}
     assert "open" not in routes["api.example.org/"]
-    assert routes["api.example.org/gone"]["open"] == routes["old.test/gone"]["open"] == "anyone"
-    assert routes["old.test!"]["status"] == 404
+    assert routes["api.example.org/gone"]["open"] == "anyone"

@@ -17,7 +17,6 @@ from handfast.access.world_file import document, parse_world
 from handfast.envoy import types
 from handfast.envoy.program import AGENT_CLUSTER
 from handfast.envoy.translate import (
-    ACCESS_FILTER,
     CLIENTS_SECRET,
     IDENTITY_HEADERS,
     UPSTREAM_SECRET,
@@ -127,7 +126,7 @@ def test_every_reference_exists(world: World):
     agents = {AGENT_CLUSTER} if any(host.session for host in world.hosts.values()) else set()
     assert clusters | agents == resources[types.CLUSTER].keys()
     filters = {one["name"] for one in found(resources, "http_filters") for one in one if "config_discovery" in one}
-    assert filters == resources[types.EXTENSION].keys() == ({ACCESS_FILTER} if world.hosts else set())
+    assert filters == resources[types.EXTENSION].keys() == {f"access/{name}" for name in world.hosts}
     assert all(name == one["name"] for of_type in resources.values() for name, one in of_type.items())
 
 

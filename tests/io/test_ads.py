@@ -50,7 +50,7 @@ def bootstrap(path: Path, api: str = "DELTA_GRPC") -> Json:
     }
 
 
-def listener(port: int, *, name: str = "l", manager: Json | None = None, **fields: Any) -> Json:  # noqa: ANN401
+def listener(port: int, *, name: str = "l", manager: Json | None = None, **fields: Any) -> Json:
     typed = {
         "@type": HTTP_MANAGER,
         "stat_prefix": "h",
@@ -71,7 +71,7 @@ def route(body: str) -> Json:
     return {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [answer]}]}
 
 
-def world(port: int, body: str, **fields: Any) -> dict[str, dict[str, Json]]:  # noqa: ANN401
+def world(port: int, body: str, **fields: Any) -> dict[str, dict[str, Json]]:
     return {LISTENER: {"l": listener(port, **fields)}, ROUTE: {"r": route(body)}}
 
 
@@ -97,7 +97,7 @@ async def _fetch(port: int) -> str:
 async def eventually(look: Callable[[], Awaitable[bool]]) -> bool:
     """Look again and again for at most 5 seconds."""
     async with asyncio.timeout(LIMIT):
-        while not await look():  # noqa: ASYNC110 - Envoy sends us no event
+        while not await look():
             await asyncio.sleep(0.02)
     return True
 
@@ -269,7 +269,7 @@ async def talk(path: Path, method: str = DELTA) -> AsyncIterator[Any]:
         channel.close()
 
 
-async def refusal(path: Path, request: Any, method: str = DELTA) -> GRPCError:  # noqa: ANN401
+async def refusal(path: Path, request: Any, method: str = DELTA) -> GRPCError:
     """Send one request to a new server, and give the error that ends the stream."""
     server = AdsServer()
     server.publish({ROUTE: {"r": route("x")}})
@@ -321,7 +321,7 @@ async def test_a_burst_of_publications_is_coalesced(tmp_path: Path):
     await server.start(tmp_path / "s")
     async with talk(tmp_path / "s") as stream:
         await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=ROUTE, resource_names_subscribe=["r"]))
-        while not server._sessions:  # noqa: ASYNC110 - until the server has read it
+        while not server._sessions:
             await asyncio.sleep(0.01)
         for i in range(50):
             server.publish({ROUTE: {"r": route(f"body {i}")}})

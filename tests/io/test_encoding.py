@@ -34,7 +34,7 @@ JSON = st.recursive(
 )
 
 
-def of_hint(hint: Any) -> st.SearchStrategy[Any]:  # noqa: ANN401 - a type, or what typing makes of one
+def of_hint(hint: Any) -> st.SearchStrategy[Any]:
     """Give values of a field's type."""
     simple = {str: TEXT, int: st.integers(-(2**53), 2**53), datetime: TIMES, type(None): st.none()}
     if hint in simple:

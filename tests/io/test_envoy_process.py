@@ -57,7 +57,7 @@ def serving(port: int) -> Json:
 
 
 @asynccontextmanager
-async def running(directory: Path, bootstrap: Json, **options: Any) -> AsyncIterator[EnvoyProcess]:  # noqa: ANN401
+async def running(directory: Path, bootstrap: Json, **options: Any) -> AsyncIterator[EnvoyProcess]:
     envoy = EnvoyProcess(None, bootstrap, directory, concurrency=1, **options)
     await envoy.start()
     try:
@@ -69,7 +69,7 @@ async def running(directory: Path, bootstrap: Json, **options: Any) -> AsyncIter
 async def eventually(look: Callable[[], bool]) -> bool:
     """Look again and again for at most 5 seconds."""
     async with asyncio.timeout(LIMIT):
-        while not look():  # noqa: ASYNC110 - the other side sends us no event
+        while not look():
             await asyncio.sleep(0.02)
     return True
 
@@ -334,7 +334,7 @@ async def test_the_administration_interface_answers(tmp_path: Path):
             await admin.stats("(")
 
 
-async def answers(directory: Path, text: bytes, ask: Callable[[EnvoyAdmin], Awaitable[Any]]) -> Any:  # noqa: ANN401
+async def answers(directory: Path, text: bytes, ask: Callable[[EnvoyAdmin], Awaitable[Any]]) -> Any:
     """Ask something that answers ``text``."""
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -21,7 +21,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids="umask {:03o}".format)
-def umask(request: pytest.FixtureRequest, tmp_path: Path):  # noqa: ARG001 - made before, with a umask of its own
+def umask(request: pytest.FixtureRequest, tmp_path: Path):
     before = os.umask(request.param)
     yield
     os.umask(before)

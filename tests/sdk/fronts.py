@@ -32,7 +32,7 @@ def on_both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
     @pytest.mark.parametrize("loop", LOOPS)
     @functools.wraps(test)
-    def run(loop: str, **fixtures: Any) -> None:  # noqa: ANN401
+    def run(loop: str, **fixtures: Any) -> None:
         with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
             runner.run(asyncio.wait_for(test(**fixtures), LASTS_S))
 
@@ -51,7 +51,7 @@ class App:
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     left: list[str] = field(default_factory=list)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer."""
         self.entered.set()
         try:
@@ -62,7 +62,7 @@ class App:
         finally:
             self.left.append(scope["path"])
 
-    async def tell(self, scope: Any, _: Any) -> bytes:  # noqa: ANN401
+    async def tell(self, scope: Any, _: Any) -> bytes:
         """Tell what came in."""
         extensions = dict(scope["extensions"])
         if extensions.get("handfast.peer_der"):
@@ -71,7 +71,7 @@ class App:
         told = {"extensions": extensions, "headers": headers, "scheme": scope["scheme"], "client": scope["client"]}
         return json.dumps(told).encode()
 
-    async def read(self, scope: Any, receive: Any) -> bytes:  # noqa: ANN401
+    async def read(self, scope: Any, receive: Any) -> bytes:
         """Read the body, and tell its length and the fields that are there by then."""
         size, more = 0, True
         while more:
@@ -79,12 +79,12 @@ class App:
             size, more = size + len(message.get("body", b"")), message.get("more_body", False)
         return json.dumps([size, [name.decode() for name, _ in scope["headers"]]]).encode()
 
-    async def wait(self, _: Any, __: Any) -> bytes:  # noqa: ANN401
+    async def wait(self, _: Any, __: Any) -> bytes:
         """Answer late."""
         await self.go.wait()
         return b"late"
 
-    async def much(self, _: Any, __: Any) -> bytes:  # noqa: ANN401
+    async def much(self, _: Any, __: Any) -> bytes:
         """Answer with more than any buffer on the way holds."""
         return bytes(64 << 20)
 
@@ -105,7 +105,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(**limits: Any) -> AsyncIterator[Running]:  # noqa: ANN401
+async def running(**limits: Any) -> AsyncIterator[Running]:
     """Give a front with no listeners, and stop it."""
     app, failures = App(), []
     front = Front(app, on_failed_handshake=failures.append, limits=Limits(**limits))
@@ -115,7 +115,7 @@ async def running(**limits: Any) -> AsyncIterator[Running]:  # noqa: ANN401
         await front.stop(0)
 
 
-def server(pki: Pki, *, lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, **more: Any) -> ServerContext:  # noqa: ANN401
+def server(pki: Pki, *, lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, **more: Any) -> ServerContext:
     """Build the server's context for `localhost`."""
     leaf = pki.leaf("server")
     context = server_context(leaf.chain_pem, leaf.key_pem, pki.roots_pem, **more)
@@ -123,7 +123,7 @@ def server(pki: Pki, *, lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, **more:
     return context
 
 
-def client(pki: Pki, leaf: Issued | None, tmp_path: Any, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:  # noqa: ANN401
+def client(pki: Pki, leaf: Issued | None, tmp_path: Any, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
     """Build a plain client's context, past all the care that ours take."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pki.roots_pem.decode())
@@ -148,7 +148,7 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
-def told(answer: bytes) -> Any:  # noqa: ANN401
+def told(answer: bytes) -> Any:
     """Take the JSON out of an answer."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), answer

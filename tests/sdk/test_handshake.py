@@ -126,7 +126,7 @@ async def test_openssl_client_reads_the_alert(pki, stranger, tmp_path):
 
 @on_both_loops
 async def test_curl_reads_the_alert_and_gets_in_with_a_good_certificate(pki, tmp_path):
-    """curl without a certificate is told that one is required; with one it is served."""
+    """Curl without a certificate is told that one is required; with one it is served."""
     (tmp_path / "root.pem").write_bytes(pki.roots_pem)
     files = pki.leaf().write(tmp_path, "good")
     async with running() as run:

@@ -98,5 +98,5 @@ async def quiet(clock: FakeClock, *, server: bool = True) -> None:
 async def eventually(look: Callable[[], bool]) -> None:
     """Look again and again, for five seconds at most."""
     async with asyncio.timeout(5):
-        while not look():  # noqa: ASYNC110 - nothing tells
+        while not look():
             await asyncio.sleep(0.002)

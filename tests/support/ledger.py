@@ -60,7 +60,7 @@ class FakeLedger:
         return record
 
 
-class Crash(Exception):  # noqa: N818 - it is no error of the program
+class Crash(Exception):
     """The process ends here."""
 
 

@@ -99,15 +99,15 @@ def _platform_routes(host: Host) -> dict[str, object]:
     }
 
 
-def program(slice_: Slice, source: str, *, by: str, retired: Iterable[Host] = ()) -> str:
-    """Give the whole Lua program.
+def program(slice_: Slice, host: Host, source: str, *, by: str, retired: Host | None = None) -> str:
+    """Give one host's whole Lua program: it knows nothing of other hosts.
 
-    ``source`` is the text of ``access.lua``; ``by`` the gateway's own SPIFFE id. ``retired`` are hosts of the slice before:
-    where their routes are gone, their policy stays for this one push, as requests that Envoy had matched need it.
+    ``source`` is the text of ``access.lua``; ``by`` the gateway's own SPIFFE id. ``retired`` is the host as it was in the slice
+    before: where its routes are gone, their policy stays for this one push, as requests that Envoy had matched need it.
     """
-    hosts = (*retired, *slice_.world.hosts.values())
-    named = {m for h in slice_.world.hosts.values() for r in h.routes for m in r.methods}
-    named |= {m for h in slice_.world.hosts.values() for r in h.routes for rule in _all_rules(r) for m in rule.methods}
+    hosts = (retired, host) if retired else (host,)
+    named = {m for r in host.routes for m in r.methods}
+    named |= {m for r in host.routes for rule in _all_rules(r) for m in rule.methods}
     tables: dict[str, object] = {
         "BY": by,
         "REVISION": str(slice_.revision),

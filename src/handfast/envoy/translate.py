@@ -21,7 +21,6 @@ from handfast.envoy.replies import LOCAL_REPLIES
 Resource = dict[str, object]
 Resources = dict[str, dict[str, Resource]]
 
-ACCESS_FILTER = "handfast.access"
 CLIENTS_SECRET = "clients"  # noqa: S105 - a resource's name
 UPSTREAM_SECRET = "upstreams"  # noqa: S105 - a resource's name
 IDENTITY_HEADERS = ("client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-client-identity", "x-client-cn")
@@ -66,11 +65,12 @@ def translate(slice_: Slice, gateway: Gateway, *, retired: Iterable[Host] = ()) 
         secrets.append(_roots_secret(UPSTREAM_SECRET, gateway.upstream_roots))
     if any(host.session for host in hosts):
         clusters.append(_agent_cluster(gateway.agent_socket))
-    access = _access_filter(program(slice_, gateway.program, by=gateway.by, retired=retired))
+    before = {host.name: host for host in retired}
+    checks = [_access_check(slice_, host, gateway, before.get(host.name)) for host in hosts]
     return {
         types.CLUSTER: _by_name(clusters),
         types.SECRET: _by_name(secrets),
-        types.EXTENSION: _by_name([access] if hosts else []),
+        types.EXTENSION: _by_name(checks),
         types.LISTENER: _by_name(_listeners(hosts, gateway)),
         types.ROUTE: _by_name([_route_table(host, gateway) for host in hosts]),
     }
@@ -241,7 +241,7 @@ def _http_manager(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
         "rds": {"route_config_name": host.name, "config_source": _ADS},
         "http_filters": [
             {
-                "name": ACCESS_FILTER,
+                "name": _check_name(host),
                 "config_discovery": {"config_source": _ADS, "type_urls": [types.LUA]},
             },
             {"name": "router", "typed_config": {"@type": types.ROUTER, "suppress_envoy_headers": True}},
@@ -328,9 +328,15 @@ def _traffic_log() -> Resource:
 # The access check and the routes
 
 
-def _access_filter(source: str) -> Resource:
+def _check_name(host: Host) -> str:
+    return f"access/{host.name}"
+
+
+def _access_check(slice_: Slice, host: Host, gateway: Gateway, retired: Host | None) -> Resource:
+    """Give a host's program. Envoy compiles it once a worker, so it holds the rules of no other host."""
+    source = program(slice_, host, gateway.program, by=gateway.by, retired=retired)
     return {
-        "name": ACCESS_FILTER,
+        "name": _check_name(host),
         "typed_config": {"@type": types.LUA, "default_source_code": {"inline_string": source}},
     }
 

@@ -119,7 +119,7 @@ async def following(reporter: Reporter) -> AsyncIterator[None]:
 
 async def eventually(look: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not look():  # noqa: ASYNC110 - nothing tells
+        while not look():
             await asyncio.sleep(0.005)
 
 

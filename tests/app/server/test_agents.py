@@ -133,7 +133,7 @@ async def test_a_blocking_query_answers_as_soon_as_something_changed(here: Site)
     api = await here.being(Role.AGENT)
     _, known, _ = await watch(api)
     waiting = [asyncio.create_task(watch(api, known, "50")) for _ in range(20)]
-    while len(here.server.platform.slices.current._waiters) < 20:  # noqa: ASYNC110 - nothing tells
+    while len(here.server.platform.slices.current._waiters) < 20:
         await asyncio.sleep(0.01)
     await here.apply(WORLD.replace("methods: [GET]", "methods: [POST]"))
     async with asyncio.timeout(5):

@@ -30,7 +30,7 @@ from tests.support.pki import Pki
 
 async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(5):
-        while not await look():  # noqa: ASYNC110 - nothing tells
+        while not await look():
             await asyncio.sleep(0.01)
 
 

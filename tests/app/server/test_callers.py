@@ -146,7 +146,7 @@ async def test_who_is_revoked_while_it_waits_gets_no_answer(role: Role, path: st
     known = {"if-none-match": f'"{current.digest}"'} if current else {}
     waiting = asyncio.create_task(raw(here.holder(held), "GET", path, **known))
     platform = here.server.platform
-    while not platform.slices.current._waiters and len(platform.ledger.event_head._waiters) < 2:  # noqa: ASYNC110 - nothing tells
+    while not platform.slices.current._waiters and len(platform.ledger.event_head._waiters) < 2:
         await asyncio.sleep(0.01)
     await here.operator.send("POST", "/v1/revocations", RevocationRequest(serial=held.leaf.serial))
     async with asyncio.timeout(5):

@@ -72,7 +72,7 @@ async def test_who_waits_for_events_gets_the_next_at_once(here: Site):
     """A long poll answers when something happens, to all who wait."""
     after = str((await events(here, last="1")).next)
     waiting = [asyncio.create_task(events(here, after=after, wait="10")) for _ in range(5)]
-    while len(here.server.platform.ledger.event_head._waiters) < 6:  # noqa: ASYNC110 - five and the journal
+    while len(here.server.platform.ledger.event_head._waiters) < 6:
         await asyncio.sleep(0.01)
     await add(here, REFUSED)
     async with asyncio.timeout(5):
