@@ -71,8 +71,10 @@ async def test_a_failed_renewal_keeps_the_old_one(issuer: Issuer, fault: Unavail
     issuer.fault = fault
     assert await one.ensure() == first
     assert one.next_look() <= 60
+    assert one.fault == str(fault)
     issuer.fault = None
     assert await one.ensure() != first
+    assert one.fault == ""
 
 
 async def test_it_is_tried_sooner_as_the_end_comes_nearer(issuer: Issuer):

@@ -86,6 +86,10 @@ def passphrase(directory: Path) -> Passphrase:
     return read_passphrase(PassphraseFile(file))
 
 
+def told(log: Path) -> bytes:
+    return log.read_bytes()
+
+
 def written(data: Path) -> bytes:
     return b"".join(file.read_bytes() for file in data.glob("ledger.sqlite*"))
 
@@ -129,7 +133,7 @@ async def test_nothing_secret_is_told_anywhere(log: Path, tmp_path: Path):
         "world.applied",
     }
     body = "".join(key.key_pem.splitlines()[1:-1])[:40]
-    for place in (log.read_bytes(), ledger, *answers):
+    for place in (told(log), ledger, *answers):
         for secret in ("PRIVATE KEY", token, SECRET, body, "".join(held.key_pem.splitlines()[1:-1])[:40]):
             assert secret.encode() not in place
 
@@ -140,8 +144,8 @@ async def test_one_line_an_event(log: Path, tmp_path: Path):
         for name in "abc":
             await here.issue(name)
         events = [event for _, event in await here.server.platform.ledger.page()]
-    told = [line for line in lines(log) if line.get("logger") == "handfast" and "id" in line]
-    assert [(line["event"], line["id"]) for line in told] == [(event.kind, event.id) for event in events]
+    listed = [line for line in lines(log) if line.get("logger") == "handfast" and "id" in line]
+    assert [(line["event"], line["id"]) for line in listed] == [(event.kind, event.id) for event in events]
 
 
 def test_time_is_utc(log: Path, monkeypatch: pytest.MonkeyPatch):

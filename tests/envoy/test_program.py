@@ -94,9 +94,13 @@ def tables(text: str) -> dict[str, Any]:
 
 def compiled(world: World, **more: Any) -> dict[str, Any]:
     programs = [
-        tables(program(slice_of(world, **more), host, PROGRAM, by="spiffe://example.org/gw")) for host in world.hosts.values()
+        tables(program(slice_of(world, **more), host, PROGRAM, by="spiffe://example.org/gw"))
+        for host in world.hosts.values()
     ]
-    return {**(programs[0] if programs else {}), "ROUTES": {name: route for one in programs for name, route in one["ROUTES"].items()}}
+    return {
+        **(programs[0] if programs else {}),
+        "ROUTES": {name: route for one in programs for name, route in one["ROUTES"].items()},
+    }
 
 
 # Literals

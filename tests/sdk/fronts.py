@@ -1,4 +1,4 @@
-"""Fronts in tests: one on each event loop, an application that tells what it saw, and a client that blocks."""
+"""Fronts in tests: one on each event loop, an application that tells what it saw, a client that blocks and one that does not."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import uvloop
 
-from handfast.sdk.contexts import server_context
+from handfast.sdk.contexts import client_context, server_context
 from handfast.sdk.front import Front
 from handfast.sdk.handshake import FailedHandshake, ServerContext
 from handfast.sdk.limits import Limits
@@ -45,7 +46,10 @@ def on_both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 @dataclass
 class App:
-    """An ASGI application. ``/`` tells the scope, ``/read`` the body's length, ``/wait`` answers when told, ``/much`` 64 MiB."""
+    """An ASGI application. ``/`` tells the scope, ``/read`` the body's length, ``/wait`` answers when told, ``/much`` 64 MiB.
+
+    ``/gone`` ends when the client does, ``/fail`` raises.
+    """
 
     go: asyncio.Event = field(default_factory=asyncio.Event)
     entered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,7 +60,9 @@ class App:
         self.entered.set()
         try:
             body = await getattr(self, scope["path"].strip("/") or "tell")(scope, receive)
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+            )
             await send({"type": "http.response.body", "body": body[:1], "more_body": True})
             await send({"type": "http.response.body", "body": body[1:]})
         finally:
@@ -84,6 +90,16 @@ class App:
         await self.go.wait()
         return b"late"
 
+    async def gone(self, _: Any, receive: Any) -> bytes:
+        """Answer when it is too late."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return b"to nobody"
+
+    async def fail(self, _: Any, __: Any) -> bytes:
+        """Be broken."""
+        raise LookupError("what the client need not know")
+
     async def much(self, _: Any, __: Any) -> bytes:
         """Answer with more than any buffer on the way holds."""
         return bytes(64 << 20)
@@ -96,6 +112,12 @@ class Running:
     front: Front
     app: App
     failures: list[FailedHandshake]
+
+    async def left(self, *paths: str) -> None:
+        """Wait until the application has ended for these paths, in this order, and no other."""
+        while len(self.app.left) < len(paths):
+            await asyncio.sleep(0.005)
+        assert self.app.left == list(paths)
 
     async def reported(self, count: int = 1) -> list[FailedHandshake]:
         """Wait until so many failures were reported."""
@@ -123,7 +145,9 @@ def server(pki: Pki, *, lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, **more:
     return context
 
 
-def client(pki: Pki, leaf: Issued | None, tmp_path: Any, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+def client(
+    pki: Pki, leaf: Issued | None, tmp_path: Any, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> ssl.SSLContext:
     """Build a plain client's context, past all the care that ours take."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pki.roots_pem.decode())
@@ -153,3 +177,99 @@ def told(answer: bytes) -> Any:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), answer
     return json.loads(body)
+
+
+class Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Talk:
+    """A connection of a client that does not block."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, data: bytes) -> None:
+        """Send, or keep what the kernel does not take."""
+        self.writer.write(data)
+
+    async def get(self, path: str = "/") -> Answer:
+        """Ask, and keep the connection."""
+        self.send(request(path))
+        return await self.answer()
+
+    async def answer(self) -> Answer:
+        """Read one response."""
+        first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        body = await self.reader.readexactly(int(headers["content-length"]))
+        return Answer(int(first.split()[1]), headers, body)
+
+    async def rest(self) -> bytes:
+        """Read to the end, be it a good one or a bad one."""
+        read = b""
+        try:
+            while more := await self.reader.read(65536):
+                read += more
+        except OSError:
+            pass
+        return read
+
+
+def request(path: str = "/", *fields: str, method: str = "GET") -> bytes:
+    """Write a request's head."""
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "host: localhost", *fields, "", "")).encode()
+
+
+@asynccontextmanager
+async def talking(address: tuple[str, int] | Path, context: ssl.SSLContext | None = None) -> AsyncIterator[Talk]:
+    """Connect, and let go at the end without a word."""
+    if isinstance(address, Path):
+        reader, writer = await asyncio.open_unix_connection(address)
+    else:
+        name = "localhost" if context else None
+        reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname=name)
+    try:
+        yield Talk(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@dataclass
+class Served(Running):
+    """A front with one TLS listener, and a client's context that is good for it."""
+
+    address: tuple[str, int]
+    context: ssl.SSLContext
+
+    def talking(self) -> Any:
+        """Connect."""
+        return talking(self.address, self.context)
+
+
+@asynccontextmanager
+async def serving(pki: Pki, **limits: Any) -> AsyncIterator[Served]:
+    """Give a front that serves over TLS."""
+    context = server(pki)
+    async with running(**limits) as run:
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: context)
+        yield Served(run.front, run.app, run.failures, address, good(pki, pki.leaf()))
+
+
+def good(pki: Pki, leaf: Issued) -> ssl.SSLContext:
+    """Build the context of a client that does all right."""
+    return client_context(leaf.chain_pem, leaf.key_pem, pki.roots_pem)
+
+
+async def cut(talk: Talk, *, after: float = 0) -> bytes:
+    """Wait until the connection is cut, not before ``after`` seconds, and give what came before that."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    read = await talk.rest()
+    assert loop.time() - began >= after * 0.9
+    return read

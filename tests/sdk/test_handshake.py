@@ -1,13 +1,13 @@
 import asyncio
 import socket
 import ssl
+import struct
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from handfast.sdk.handshake import CLOSED, RESET, TIMEOUT
-from tests.sdk.fronts import GET, ask, client, on_both_loops, running, server, told
+from tests.sdk.fronts import GET, ask, client, on_both_loops, read_all, running, server, serving, told
 from tests.support.pki import SERVER, Pki
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -23,7 +23,12 @@ CASES = {
     ),
     "stranger": ("CERTIFICATE_VERIFY_FAILED", "TLSV1_ALERT_UNKNOWN_CA", "TLSV1_ALERT_UNKNOWN_CA", 20),
     "expired": ("CERTIFICATE_VERIFY_FAILED", "SSLV3_ALERT_CERTIFICATE_EXPIRED", "SSLV3_ALERT_CERTIFICATE_EXPIRED", 10),
-    "purpose": ("CERTIFICATE_VERIFY_FAILED", "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE", "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE", 26),
+    "purpose": (
+        "CERTIFICATE_VERIFY_FAILED",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        26,
+    ),
 }
 
 
@@ -58,8 +63,8 @@ async def test_alert_is_delivered_and_failure_reported(kind, version, pki, stran
     leaf = bad_leaf(kind, pki, stranger)
     context = client(pki, leaf, tmp_path, version)
     async with running() as run:
-        serving = server(pki, lowest=V12)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki, lowest=V12)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         seen = [await asyncio.to_thread(alert, address, context) for _ in range(TIMES)]
         assert seen == [alert_13 if version is V13 else alert_12] * TIMES
         failures = await run.reported(TIMES)
@@ -90,8 +95,8 @@ async def test_alert_survives_a_client_that_writes_first(pki, stranger, tmp_path
     """A client that has sent much before it reads still finds the alert: no reset overtakes it."""
     context = client(pki, stranger.leaf(), tmp_path)
     async with running() as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         seen = {await asyncio.to_thread(alert, address, context, GET + bytes(20_000)) for _ in range(10)}
     assert seen == {"TLSV1_ALERT_UNKNOWN_CA"}
 
@@ -103,8 +108,8 @@ async def test_chain_over_several_records_is_read_whole(version, pki, stranger, 
     leaf = stranger.leaf(san_uris=[f"spiffe://example.org/{number:0200}" for number in range(100)])
     assert len(leaf.cert_der) > 16384
     async with running() as run:
-        serving = server(pki, lowest=V12)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki, lowest=V12)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         await asyncio.to_thread(alert, address, client(pki, leaf, tmp_path, version))
         (failure,) = await run.reported()
     assert failure.offered == (leaf.cert_der, *der(leaf.above))
@@ -115,12 +120,17 @@ async def test_openssl_client_reads_the_alert(pki, stranger, tmp_path):
     """OpenSSL's own client names the alert."""
     files = stranger.leaf().write(tmp_path, "wrong")
     async with running() as run:
-        serving = server(pki)
-        host, port = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
-        command = ["openssl", "s_client", "-connect", f"{host}:{port}", "-cert", str(files.chain), "-key", str(files.key)]
-        done = await asyncio.to_thread(
-            subprocess.run, command, input=GET, capture_output=True, timeout=10, check=False
-        )
+        trusting = server(pki)
+        host, port = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
+        command = [
+            "openssl",
+            "s_client",
+            "-ign_eof",
+            "-connect",
+            f"{host}:{port}",
+        ]  # else it leaves when its input ends
+        command += ["-cert", str(files.chain), "-key", str(files.key)]
+        done = await asyncio.to_thread(subprocess.run, command, input=GET, capture_output=True, timeout=10, check=False)
     assert b"tlsv1 alert unknown ca" in done.stderr
 
 
@@ -130,8 +140,8 @@ async def test_curl_reads_the_alert_and_gets_in_with_a_good_certificate(pki, tmp
     (tmp_path / "root.pem").write_bytes(pki.roots_pem)
     files = pki.leaf().write(tmp_path, "good")
     async with running() as run:
-        serving = server(pki)
-        host, port = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki)
+        host, port = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         command = ["curl", "-sS", "--noproxy", "*", "--cacert", str(tmp_path / "root.pem"), f"https://{host}:{port}/"]
         bad = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=10, check=False)
         more = ["--cert", str(files.chain), "--key", str(files.key)]
@@ -145,8 +155,8 @@ async def test_scope_has_the_chain_as_sent(pki, tmp_path):
     """The application sees the chain, leaf first, version and suite as numbers, and the leaf's DER under our own key."""
     leaf = pki.leaf()
     async with running() as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         seen = told(await asyncio.to_thread(ask, address, client(pki, leaf, tmp_path)))
     chain = [ssl.DER_cert_to_PEM_cert(one) for one in (leaf.cert_der, *der(leaf.above))]
     assert seen["scheme"] == "https"
@@ -160,20 +170,22 @@ async def test_scope_has_the_chain_as_sent(pki, tmp_path):
 async def test_optional_certificate_may_be_missing_and_must_hold(pki, stranger, tmp_path):
     """Without a certificate the chain is empty; with a bad one there is no connection."""
     async with running() as run:
-        serving = server(pki, certificate="optional")
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki, certificate="optional")
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         seen = told(await asyncio.to_thread(ask, address, client(pki, None, tmp_path)))
         assert seen["extensions"]["tls"]["client_cert_chain"] == []
         assert seen["extensions"]["handfast.peer_der"] is None
-        assert await asyncio.to_thread(alert, address, client(pki, stranger.leaf(), tmp_path)) == "TLSV1_ALERT_UNKNOWN_CA"
+        assert (
+            await asyncio.to_thread(alert, address, client(pki, stranger.leaf(), tmp_path)) == "TLSV1_ALERT_UNKNOWN_CA"
+        )
 
 
 @on_both_loops
 async def test_client_that_rejects_us_is_reported(pki, stranger, tmp_path):
     """A client that does not trust the server sends an alert, and we say so."""
     async with running() as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         assert await asyncio.to_thread(alert, address, client(stranger, None, tmp_path)) == "CERTIFICATE_VERIFY_FAILED"
         (failure,) = await run.reported()
     assert failure.reason_text == "TLSV1_ALERT_UNKNOWN_CA"
@@ -192,8 +204,8 @@ async def test_client_that_rejects_us_is_reported(pki, stranger, tmp_path):
 async def test_what_is_no_tls_is_cut(sent, reasons, pki):
     """Plain HTTP and a mebibyte of garbage end at once, and are reported."""
     async with running() as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         await asyncio.to_thread(push, address, sent)
         (failure,) = await run.reported()
     assert failure.reason_text in reasons
@@ -216,8 +228,8 @@ def push(address: tuple[str, int], data: bytes) -> None:
 async def test_silent_client_times_out(pki):
     """A client that connects and says nothing is cut, closed and reported."""
     async with running(handshake_s=0.2) as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         await asyncio.to_thread(push, address, b"")
         (failure,) = await run.reported()
     assert failure.reason_text == TIMEOUT
@@ -228,12 +240,14 @@ async def test_silent_client_times_out(pki):
 async def test_client_that_leaves_is_reported(pki):
     """Closing and resetting in the middle of a handshake are told apart."""
     async with running() as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         socket.create_connection(address).close()
         await run.reported(1)
         with socket.create_connection(address) as raw:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            while not run.front._arriving:
+                await asyncio.sleep(0.005)  # a reset before accept() is no handshake
             await asyncio.sleep(0.05)
         failures = await run.reported(2)
     assert [failure.reason_text for failure in failures] == [CLOSED, RESET]
@@ -241,17 +255,32 @@ async def test_client_that_leaves_is_reported(pki):
 
 @on_both_loops
 async def test_handshakes_are_bounded(pki, tmp_path):
-    """With all places taken by silent clients a good one waits until they time out, and then gets in."""
-    async with running(handshakes=2, handshake_s=0.4) as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
+    """With all places taken by silent clients a good one waits until one of them is gone, and then gets in."""
+    async with running(handshakes=2) as run:
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
         silent = [socket.create_connection(address) for _ in range(2)]
-        await asyncio.sleep(0.1)
-        began = asyncio.get_running_loop().time()
-        told(await asyncio.to_thread(ask, address, client(pki, pki.leaf(), tmp_path)))
-        assert asyncio.get_running_loop().time() - began > 0.2
-        for sock in silent:
-            sock.close()
+        while len(run.front._arriving) < 2:
+            await asyncio.sleep(0.005)
+        waiting = asyncio.create_task(asyncio.to_thread(ask, address, client(pki, pki.leaf(), tmp_path)))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        silent.pop().close()
+        assert told(await waiting)["scheme"] == "https"
+        silent.pop().close()
+
+
+@on_both_loops
+async def test_a_flood_of_handshakes_waits_its_turn(pki):
+    """Forty clients at once on two places all get in, and none is reported."""
+    async with serving(pki, handshakes=2) as run:
+
+        async def once() -> int:
+            async with run.talking() as talk:
+                return (await talk.get()).status
+
+        assert await asyncio.gather(*(once() for _ in range(40))) == [200] * 40
+        assert run.failures == []
 
 
 @on_both_loops
@@ -261,28 +290,30 @@ async def test_faulty_callback_does_not_keep_the_alert_back(pki, tmp_path):
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
     async with running() as run:
         run.front._on_failed_handshake = lambda failure: failure.nonsense
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
-        assert await asyncio.to_thread(alert, address, client(pki, None, tmp_path)) == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+        trusting = server(pki)
+        address = await run.front.listen_tls("127.0.0.1", 0, lambda: trusting)
+        assert (
+            await asyncio.to_thread(alert, address, client(pki, None, tmp_path)) == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+        )
+        assert told(await asyncio.to_thread(ask, address, client(pki, pki.leaf(), tmp_path)))["scheme"] == "https"
     assert [type(fault) for fault in faults] == [AttributeError]
 
 
 @on_both_loops
-async def test_no_session_is_resumed(pki, tmp_path: Path):
-    """The server gives no tickets: each connection proves the certificate again."""
+async def test_no_session_is_resumed(pki, tmp_path):
+    """A client that offers the session of its last connection proves its certificate again."""
     context = client(pki, pki.leaf(), tmp_path)
-    async with running() as run:
-        serving = server(pki)
-        address = await run.front.listen_tls("127.0.0.1", 0, lambda: serving)
 
-        def session() -> bool:
-            with (
-                socket.create_connection(address, timeout=10) as raw,
-                context.wrap_socket(raw, server_hostname="localhost") as tls,
-            ):
-                tls.sendall(GET)
-                while tls.recv(65536):
-                    pass
-                return tls.session is not None and tls.session.has_ticket
+    def visit(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        with (
+            socket.create_connection(run.address, timeout=10) as raw,
+            context.wrap_socket(raw, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.sendall(GET)
+            assert told(read_all(tls))["extensions"]["tls"]["client_cert_chain"]
+            return tls.session, tls.session_reused
 
-        assert not await asyncio.to_thread(session)
+    async with serving(pki) as run:
+        session, _ = await asyncio.to_thread(visit, None)
+        _, reused = await asyncio.to_thread(visit, session)
+    assert not reused

@@ -28,7 +28,9 @@ def certificate(chain: list[bytes], version: int) -> bytes:
 def hello(*extensions: tuple[int, bytes]) -> bytes:
     """Write a ClientHello."""
     listed = b"".join(struct.pack("!H", kind) + vector(2, body) for kind, body in extensions)
-    body = b"\x03\x03" + bytes(32) + vector(1, bytes(32)) + vector(2, b"\x13\x01") + vector(1, b"\0") + vector(2, listed)
+    body = (
+        b"\x03\x03" + bytes(32) + vector(1, bytes(32)) + vector(2, b"\x13\x01") + vector(1, b"\0") + vector(2, listed)
+    )
     return b"\x01" + vector(3, body)
 
 

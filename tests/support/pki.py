@@ -84,7 +84,9 @@ class Issued:
 class Pki:
     """A root and the authority under it that issues."""
 
-    def __init__(self, name: str = "Test", *, issuing: Issued | None = None, root: x509.Certificate | None = None) -> None:
+    def __init__(
+        self, name: str = "Test", *, issuing: Issued | None = None, root: x509.Certificate | None = None
+    ) -> None:
         """Make both, or take those that are given (see `on`)."""
         self.name = name
         if issuing is None:

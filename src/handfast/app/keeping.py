@@ -33,6 +33,7 @@ class Kept:
         self._path, self._clock, self._ask = path, clock, ask
         self._jitter = random.uniform(-1, 1)  # noqa: S311 - spreads renewals, keeps no secret
         self._alone = asyncio.Lock()
+        self.fault = ""  # why the last renewal failed; empty where it did not
         held = load(path)
         self.current: Topic[Credential | None] = Topic(held if held and held.window.contains(clock.now()) else None)
 
@@ -53,7 +54,8 @@ class Kept:
             return await self._renew()
         except HandfastError as error:
             if held and held.window.contains(self._clock.now()):
-                _log.warning(Reason.RENEWAL_FAILED.value, path=self._path.name, error=str(error))
+                self.fault = str(error)
+                _log.warning(Reason.RENEWAL_FAILED.value, path=self._path.name, error=self.fault)
                 return held
             raise
 
@@ -62,6 +64,7 @@ class Kept:
         answer = await self._ask(key.csr_pem)
         credential = Credential(key.key_pem, answer.chain, answer.bundle)
         save(self._path, credential)
+        self.fault = ""
         self.current.publish(credential)
         return credential
 

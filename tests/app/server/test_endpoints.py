@@ -79,10 +79,10 @@ async def test_a_stranger_sends_no_body_where_nobody_may(here: Site):
 
 
 async def test_unknown_paths_and_methods_are_no_endpoints(here: Site):
-    """Nothing is served beside the endpoints."""
-    assert (await raw(here.operator, "GET", "/v1/nothing")).status_code == 404
-    assert (await raw(here.operator, "DELETE", "/v1/world")).status_code == 405
-    assert (await raw(here.operator, "GET", "/metrics")).status_code == 404
+    """Nothing is served beside the endpoints, and that too is said in a problem document."""
+    assert read_problem(await raw(here.operator, "GET", "/v1/nothing")) == (404, "not-found")
+    assert read_problem(await raw(here.operator, "DELETE", "/v1/world")) == (405, "bad-input")
+    assert read_problem(await raw(here.operator, "GET", "/metrics")) == (404, "not-found")
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,8 @@ class Agent:
         """Have a certificate that counts, and use it from the next connection on."""
         await self._use(self._identity.current.value)
         await self._use(await self._identity.ensure())
+        if self._identity.fault:
+            self._findings.find(Reason.RENEWAL_FAILED, {"agent": self.config.name, "error": self._identity.fault})
 
     async def _use(self, credential: Credential | None) -> None:
         if credential is None or credential == self._used:

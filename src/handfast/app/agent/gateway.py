@@ -91,8 +91,11 @@ class GatewayKeeper:
             )
             try:
                 await kept.ensure()
+                fault = kept.fault
             except HandfastError as error:
-                self._findings.find(Reason.RENEWAL_FAILED, {"host": name, "error": str(error)})
+                fault = str(error)
+            if fault:
+                self._findings.find(Reason.RENEWAL_FAILED, {"host": name, "error": fault})
         return self._pairs(slice_) != before
 
     def _pairs(self, slice_: Slice) -> dict[str, KeyPair]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -19,7 +20,7 @@ from handfast.app.keeping import Kept
 from handfast.app.server.agents import Agents, agent_rows
 from handfast.app.server.callers import Caller, Role, caller_of
 from handfast.app.server.certificates import Certificates, issue
-from handfast.app.server.endpoints import Endpoint, routes
+from handfast.app.server.endpoints import Endpoint, routes, unserved
 from handfast.app.server.handshakes import refused
 from handfast.app.server.happenings import Happenings
 from handfast.app.server.journal import Journal
@@ -74,7 +75,7 @@ class Server:
         self.api_address, self.admin_address = config.api, config.admin
         kept = Kept(config.directory / "server.pem", platform.clock, self._ask)
         self._kept, self._context = kept, ServerContext()
-        app = Starlette(routes=list(routes(endpoints(platform), self._admit)))
+        app = Starlette(routes=routes(endpoints(platform), self._admit), exception_handlers={HTTPException: unserved})
         self._front = Front(app, on_failed_handshake=self._handshake_failed)
         self._admin_front = Front(Starlette(routes=self._admin_routes()), on_failed_handshake=lambda _: None)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -124,6 +125,20 @@ def problem(error: HandfastError) -> Response:
     status = http_status(error)
     document = Problem(
         type=f"urn:handfast:{code}", title=error.message, status=status, code=code, detail=str(error), hint=error.hint
+    )
+    return Response(ENCODER.encode(document), status, media_type=_PROBLEM)
+
+
+async def unserved(_: Request, error: Exception) -> Response:
+    """Answer what no endpoint serves: an unknown path, or a method that it does not have."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = Reason.NOT_FOUND.value if status == 404 else "bad-input"
+    document = Problem(
+        type=f"urn:handfast:{code}",
+        title="nothing is served here",
+        status=status,
+        code=code,
+        hint="see /v1/openapi.json",
     )
     return Response(ENCODER.encode(document), status, media_type=_PROBLEM)
 
