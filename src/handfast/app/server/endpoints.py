@@ -138,6 +138,7 @@ async def unserved(_: Request, error: Exception) -> Response:
         title="nothing is served here",
         status=status,
         code=code,
+        detail="there is no such path, or not with this method",
         hint="see /v1/openapi.json",
     )
     return Response(ENCODER.encode(document), status, media_type=_PROBLEM)
