@@ -9,7 +9,6 @@ import asyncio
 import json
 import math
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from handfast.io.credentials import Credential, new_key
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
-HANDFAST = Path(sys.executable).with_name("handfast")
+COMMAND = Path(sys.executable).with_name("handfast")
 RESULTS = Path(__file__).with_name("results")
 START_S, STOP_S = 40.0, 20.0
 
@@ -70,21 +69,23 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def process(command: Iterable[str | Path], words: Path, *, core: int | None = None, **environment: str) -> Iterator[int]:
+def process(
+    command: Iterable[str | Path], words: Path, *, core: int | None = None, **environment: str
+) -> Iterator[int]:
     """Run a program, on one core if it is named; give its id, and end it after the caller. What it says is in ``words``."""
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
     with words.open("wb") as said:
         run = subprocess.Popen(
-            [str(word) for word in command],
+            [*pinned, *(str(word) for word in command)],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
             env={**os.environ, **environment},
-            preexec_fn=core is not None and partial(os.sched_setaffinity, 0, {core}) or None,
         )
     try:
         yield run.pid
     finally:
-        run.send_signal(signal.SIGINT if Path(run.args[0]) == HANDFAST else signal.SIGTERM)
+        run.terminate()
         try:
             run.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -153,7 +154,7 @@ def platform(directory: Path, world: str, *, core: int | None = None) -> Iterato
     file, data, words = directory / "handfast.yaml", directory / "handfast", directory / "handfast.out"
     file.write_text(world)
     listen = ("--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0", "--workers", "1")
-    with process([HANDFAST, "up", "--config", file, "--data", data, *listen], words, core=core) as pid:
+    with process([COMMAND, "up", "--config", file, "--data", data, *listen], words, core=core) as pid:
         wait_for("platform", lambda: _is_up(pid, words))
         yield Platform(data, pid, next(child for child in children(pid) if _program(child).startswith("envoy")))
 

@@ -8,7 +8,9 @@ from typing import cast
 
 import uvloop
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\n" + b"hello, world\n".rjust(100, b".")
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\n" + b"hello, world\n".rjust(
+    100, b"."
+)
 _END = b"\r\n\r\n"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.gateway import report
 from bench.gateway.client import Client, context
 from bench.gateway.measure import Kind, Samples, measure
-from bench.gateway.servers import CLIENT, PEERS, Server, handfast, missing, plain_envoy, site, world
+from bench.gateway.servers import BY_NAME, CLIENT, PEERS, PLAIN, Server, handfast, missing, plain_envoy, site, world
 from bench.support import cores, free_port, keep, listens, machine, platform, process, wait_for
 
 WARM_UP = 25
@@ -33,9 +33,9 @@ def kinds(connections: int, requests: int) -> tuple[Kind, ...]:
 def main() -> int:
     """Run; 1 where a limit is not kept."""
     options = _options()
-    rounds, work = (4, kinds(40, 500)) if options.quick else (options.rounds, kinds(150, 3000))
+    rounds, work = (3, kinds(40, 500)) if options.quick else (options.rounds, kinds(150, 3000))
     absent = missing()
-    if absent and os.environ.get("CI") == "true":
+    if absent and os.environ.get("CI", "").lower() in {"1", "true"}:
         raise SystemExit(f"not installed: {', '.join(absent)}")
     with tempfile.TemporaryDirectory(prefix="handfast-bench-") as name, ExitStack() as stack:
         samples = measure(work, _clients(Path(name), stack), rounds)
@@ -67,7 +67,7 @@ def _clients(directory: Path, stack: ExitStack) -> dict[str, dict[str, Client]]:
     chain.write_text(held.chain_pem)
     key.write_text(held.key_pem)
     place = site(up, directory, upstream, server_core)
-    servers = [*handfast(up, gateway), stack.enter_context(plain_envoy(place))]
+    servers = [*handfast(up, gateway), *(stack.enter_context(plain_envoy(place, name)) for name in (PLAIN, BY_NAME))]
     servers += [stack.enter_context(run(place)) for program, run in PEERS.items() if program not in missing()]
     contexts = {
         "1.3": context(ssl.TLSVersion.TLSv1_3, up.roots, chain, key),

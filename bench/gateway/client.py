@@ -38,7 +38,9 @@ class Client:
         """Ask once, and send the cookies that come with the answer from then on."""
         with self._connect() as tls:
             lines = self._ask(tls).decode().split("\r\n")
-        set_ = [line.partition(":")[2].partition(";")[0].strip() for line in lines if line.lower().startswith("set-cookie:")]
+        set_ = [
+            line.partition(":")[2].partition(";")[0].strip() for line in lines if line.lower().startswith("set-cookie:")
+        ]
         if not set_:
             raise SystemExit(f"{self.server.name} sets no cookie")
         self._request = f"{self._head}cookie: {'; '.join(set_)}\r\n\r\n".encode()

@@ -16,7 +16,7 @@ SETTLE_S = 0.06
 """How long a server may still work on a batch after its last answer: close connections, write its log."""
 LOOKS, LOOK_S, QUIET_NS = 15, 0.1, 1_500_000
 """How often to look whether the work beside a server has ended, how far apart, and what counts as nothing."""
-IDLE_S = 4.0
+IDLE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Sample:
     us: float
     beside_us: float
     resumed: float
+
+    @property
+    def whole_us(self) -> float:
+        """Both together."""
+        return self.us + self.beside_us
 
 
 Clients = Mapping[str, Mapping[str, Client]]

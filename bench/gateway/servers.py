@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.support import LOOPBACK, Platform, family, free_port, listens, process, said_by, wait_for
+
 from handfast.envoy import types
 from handfast.io.credentials import load
 from handfast.io.envoy_process import find_envoy
 
 HOST, SESSION_HOST, CLIENT = "bench.example.org", "session.example.org", "bench-client"
-HANDFAST, WITH_SESSION, PLAIN = "Handfast", "Handfast, session", "plain Envoy"
+HANDFAST, WITH_SESSION = "Handfast", "Handfast, session"
+PLAIN, BY_NAME = "plain Envoy", "plain Envoy, by name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +85,17 @@ def site(up: Platform, directory: Path, upstream: int, core: int) -> Site:
 
 
 @contextmanager
-def plain_envoy(site: Site) -> Iterator[Server]:
-    """Run Envoy with the same TLS, a route, and nothing else."""
-    port, config = free_port(), site.directory / "plain-envoy.json"
-    config.write_text(json.dumps(_plain_bootstrap(site, port)))
-    flags = ["-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
-    with _running(PLAIN, [find_envoy(), *flags], site, port) as server:
+def plain_envoy(site: Site, name: str = PLAIN) -> Iterator[Server]:
+    """Run Envoy with the same TLS, a route, and nothing else; `BY_NAME` also reads the server name and asks for ours."""
+    port = free_port()
+    listener = _plain_listener(site, port)
+    if name == BY_NAME:
+        listener["listener_filters"] = [{"name": "tls_inspector", "typed_config": {"@type": types.TLS_INSPECTOR}}]
+        listener["filter_chains"][0]["filter_chain_match"] = {"server_names": [HOST]}
+    config = site.directory / f"envoy-{port}.json"
+    config.write_text(json.dumps({"static_resources": {"clusters": [_plain_cluster(site)], "listeners": [listener]}}))
+    flags = ["-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+    with _running(name, [find_envoy(), *flags], site, port) as server:
         yield server
 
 
@@ -162,13 +170,17 @@ https://{HOST}:{port} {{
   reverse_proxy {LOOPBACK}:{site.upstream}
 }}
 """)
-    command = ["caddy", "run", "--config", config, "--adapter", "caddyfile"]
+    command = ["caddy", "run", "--config", str(config), "--adapter", "caddyfile"]
     home = str(site.directory / "caddy")
     with _running("Caddy", command, site, port, GOMAXPROCS="1", XDG_DATA_HOME=home, XDG_CONFIG_HOME=home) as server:
         yield server
 
 
-PEERS: dict[str, Callable[[Site], AbstractContextManager[Server]]] = {"nginx": nginx, "haproxy": haproxy, "caddy": caddy}
+PEERS: dict[str, Callable[[Site], AbstractContextManager[Server]]] = {
+    "nginx": nginx,
+    "haproxy": haproxy,
+    "caddy": caddy,
+}
 """By the program that each needs."""
 
 
@@ -178,26 +190,25 @@ def missing() -> list[str]:
 
 
 @contextmanager
-def _running(name: str, command: list[str | Path], site: Site, port: int, **environment: str) -> Iterator[Server]:
-    words = site.directory / f"{Path(command[0]).name}-peer.out"
+def _running(name: str, command: Sequence[str | Path], site: Site, port: int, **environment: str) -> Iterator[Server]:
+    words = site.directory / f"{port}.out"
     with process(command, words, core=site.core, **environment) as pid:
         wait_for(f"{name} on its port", lambda: said_by(pid, words) is not None and listens(port))
         yield Server(name, HOST, port, tuple(family(pid)))
 
 
-def _plain_bootstrap(site: Site, port: int) -> dict[str, object]:
+def _plain_cluster(site: Site) -> dict[str, Any]:
     address = {"socket_address": {"address": LOOPBACK, "port_value": site.upstream}}
     endpoint = {"lb_endpoints": [{"endpoint": {"address": address}}]}
-    cluster = {
+    return {
         "name": "service",
         "type": "STATIC",
         "connect_timeout": "5s",
         "load_assignment": {"cluster_name": "service", "endpoints": [endpoint]},
     }
-    return {"static_resources": {"clusters": [cluster], "listeners": [_plain_listener(site, port)]}}
 
 
-def _plain_listener(site: Site, port: int) -> dict[str, object]:
+def _plain_listener(site: Site, port: int) -> dict[str, Any]:
     common = {
         "tls_params": {
             "tls_minimum_protocol_version": "TLSv1_2",

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.support import (
-    HANDFAST,
+    COMMAND,
     LOOPBACK,
     Platform,
     free_port,
@@ -32,6 +32,7 @@ from bench.support import (
     process,
     wait_for,
 )
+
 from handfast.app.client import Api
 from handfast.app.server.messages import RevocationAnswer, RevocationRequest
 from handfast.io.credentials import Credential
@@ -98,7 +99,7 @@ async def _all(up: Platform, port: int, tries: int) -> tuple[list[Try], list[Try
             await api.call("POST", "/v1/revocations", RevocationAnswer, request)
 
         async def command(held: Credential) -> None:
-            words = (HANDFAST, "cert", "revoke", held.leaf.serial, "--data", up.data)
+            words = (COMMAND, "cert", "revoke", held.leaf.serial, "--data", up.data)
             run = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.DEVNULL)
             if await run.wait():
                 raise SystemExit("'handfast cert revoke' failed")
@@ -171,7 +172,9 @@ def _judge(by_api: Sequence[Try], by_command: Sequence[Try]) -> int:
     kept = found < LIMIT_MS
     print(f"{machine()}; {len(by_api)} tries each; ms\n")
     print(*_table({"API call": by_api, "handfast cert revoke": by_command}), "", sep="\n")
-    print(f"{'PASS' if kept else 'FAIL'}  p99 from the API call to the first refused request: {found:.0f} ms, limit {LIMIT_MS:.0f} ms")
+    print(
+        f"{'PASS' if kept else 'FAIL'}  p99 from the API call to the first refused request: {found:.0f} ms, limit {LIMIT_MS:.0f} ms"
+    )
     plain = {"api": [asdict(one) for one in by_api], "command": [asdict(one) for one in by_command]}
     print(f"\ntries in {keep('revocation', {'machine': machine(), **plain})}")
     return 0 if kept else 1

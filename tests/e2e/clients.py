@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.e2e.echo import LOOPBACK
+from tests.e2e.feed import Peer
 from tests.e2e.platform import Platform
 from tests.support.pki import Files
 
@@ -101,7 +102,7 @@ class Connection:
         self.host = host
         raw = socket.create_connection((LOOPBACK, platform.gateway), PATIENCE_S)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.peer = _name(raw.getsockname())
+        self.peer = Peer.of(raw)
         try:
             chosen = context or context_for(platform, files, tls)
             self.socket = chosen.wrap_socket(raw, server_hostname=host, session=session)
@@ -136,7 +137,7 @@ class Connection:
 class Refused:
     """How a handshake failed, as the client saw it: ``alert`` in OpenSSL's words, or how the connection ended."""
 
-    peer: str
+    peer: Peer
     alert: str
 
 
@@ -156,7 +157,7 @@ def shake_hands(
     sees the alert; any other writes at once, and may see nothing but the end.
     """
     raw = socket.create_connection((LOOPBACK, platform.gateway), PATIENCE_S)
-    peer = _name(raw.getsockname())
+    peer = Peer.of(raw)
     try:
         chosen = context or context_for(platform, files, tls)
         with chosen.wrap_socket(raw, server_hostname=host, session=session) as tunnel:
@@ -174,16 +175,12 @@ def shake_hands(
 
 def _wait_for_alert(tunnel: ssl.SSLSocket) -> None:
     """Read for a moment. One who is let in hears nothing."""
-    tunnel.settimeout(0.5)
+    tunnel.settimeout(3.0)
     try:
         if not tunnel.recv(1):
             raise ConnectionResetError
     except TimeoutError:
         tunnel.settimeout(PATIENCE_S)
-
-
-def _name(address: tuple[str, int]) -> str:
-    return f"{address[0]}:{address[1]}"
 
 
 # Programs

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.echo import Echo
-from tests.e2e.platform import Client, Feed, Platform, free_port
+from tests.e2e.feed import Feed
+from tests.e2e.platform import Client, Platform, free_port
 from tests.e2e.world import wire_world
 from tests.support.pki import Pki
 

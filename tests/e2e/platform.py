@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -291,90 +291,3 @@ def pki_of(authority: Path) -> Pki:
     """Stand on an installation's authority, given its directory."""
     cert, key, root = ((authority / name).read_bytes() for name in ("issuing.pem", "issuing-key.pem", "root.pem"))
     return Pki.on(cert, key, root_pem=root)
-
-
-class Feed:
-    """``handfast events --follow --json``: every event as it comes."""
-
-    def __init__(self, platform: Platform) -> None:
-        """Follow from the beginning."""
-        self.events: list[Event] = []
-        self._come = threading.Condition()
-        command: list[str | Path] = [
-            HANDFAST,
-            "events",
-            "--follow",
-            "--json",
-            "-n",
-            "500",
-            "--data",
-            str(platform.data),
-        ]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._come:
-                self.events.append(json.loads(line))
-                self._come.notify_all()
-
-    def find(self, limit: float = 10.0, **fields: Any) -> Event:
-        """Wait for the event with these fields."""
-
-        def match() -> Event | None:
-            return next((one for one in self.events if all(one.get(k) == v for k, v in fields.items())), None)
-
-        with self._come:
-            found = self._come.wait_for(match, limit)
-        assert found, f"no event with {fields} within {limit} s, but {self.events[-3:]}"
-        return found
-
-    def close(self) -> None:
-        """Stop following."""
-        self._process.terminate()
-        self._process.wait(STOP_S)
-
-
-# Processes
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process of this machine, by id and time of its start: an id alone may come to be another's."""
-
-    pid: int
-    parent: int
-    started: int
-    name: str
-
-    @property
-    def alive(self) -> bool:
-        """Tell whether it still runs."""
-        now = _process(self.pid)
-        return now is not None and now.started == self.started
-
-
-def below(pid: int) -> list[Process]:
-    """Give all processes that descend from one."""
-    everyone = [one for entry in Path("/proc").iterdir() if entry.name.isdigit() and (one := _process(int(entry.name)))]
-    return list(_descend(pid, everyone))
-
-
-def _descend(pid: int, everyone: Sequence[Process]) -> Iterator[Process]:
-    for one in everyone:
-        if one.parent == pid:
-            yield one
-            yield from _descend(one.pid, everyone)
-
-
-def _process(pid: int) -> Process | None:
-    """Read /proc/PID/stat (proc(5)); a process that has ended and waits for its parent does not count."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    name, _, rest = text.partition("(")[2].rpartition(")")
-    fields = rest.split()
-    return None if fields[0] in "ZX" else Process(pid, int(fields[1]), int(fields[19]), name)

@@ -5,7 +5,8 @@ import pytest
 
 from handfast.base.reasons import Reason
 from tests.e2e.clients import Response, fetch
-from tests.e2e.platform import Client, Feed, Platform
+from tests.e2e.feed import Feed
+from tests.e2e.platform import Client, Platform
 from tests.support.pki import Files, Pki
 
 

@@ -7,8 +7,9 @@ from cryptography import x509
 from handfast.base.reasons import Reason
 from tests.e2e.clients import BOTH_VERSIONS, TLS_1_2, TLS_1_3, Refused, s_client, shake_hands
 from tests.e2e.echo import Echo
+from tests.e2e.feed import Feed
 from tests.e2e.hostile import AT_TLS
-from tests.e2e.platform import Client, Feed, Platform, serial_of
+from tests.e2e.platform import Client, Platform, serial_of
 from tests.e2e.world import OPEN, PLAIN, STRICT
 from tests.support.pki import Pki
 
@@ -27,7 +28,7 @@ def test_a_bad_certificate_never_gets_an_answer(
         for patient in (True, False):
             outcome = shake_hands(platform, host, files, tls, patient=patient)
             assert isinstance(outcome, Refused)
-            event = feed.find(kind="handshake.refused", peer=outcome.peer)
+            event = feed.find(kind="handshake.refused", by=outcome.peer)
             assert event["reason"] == case.reason
             assert event["server_name"] == host
             assert event["tls_version"] == {TLS_1_2: "TLSv1.2", TLS_1_3: "TLSv1.3"}[tls]
@@ -49,7 +50,7 @@ def test_the_record_says_all_and_explain_prints_it(platform: Platform, feed: Fee
     files = case.files(platform, hostile, tmp_path)
     outcome = shake_hands(platform, STRICT, files)
     assert isinstance(outcome, Refused)
-    event = feed.find(kind="handshake.refused", peer=outcome.peer)
+    event = feed.find(kind="handshake.refused", by=outcome.peer)
     leaf, *others = x509.load_pem_x509_certificates(files.chain.read_bytes())
     assert (event["reason"], event["side"], event["hint"]) == (case.reason, case.reason.side, case.reason.hint)
     assert event["listener"] == f"127.0.0.1:{platform.gateway}"
@@ -64,7 +65,7 @@ def test_the_record_says_all_and_explain_prints_it(platform: Platform, feed: Fee
     told = platform.explain(event["id"])
     assert f"{case.reason}: {case.reason.summary}" in told
     shown = (
-        case.reason.side.value, case.reason.hint, STRICT, outcome.peer, "CN=payments", "spiffe://example.org/payments",
+        case.reason.side.value, case.reason.hint, STRICT, outcome.peer.address, "CN=payments", "spiffe://example.org/payments",
         serial_of(leaf), leaf.issuer.rfc4514_string(), f"{leaf.not_valid_after_utc:%Y-%m-%d %H:%M:%S}",
     )  # fmt: skip
     assert [text for text in shown if text not in told] == []
@@ -74,11 +75,11 @@ def test_the_command_shows_refused_handshakes(platform: Platform, feed: Feed, ho
     """'handfast events --json --kind handshake.refused' lists the refusal, and nothing of another kind."""
     outcome = shake_hands(platform, STRICT, hostile.expired().write(tmp_path, "expired"))
     assert isinstance(outcome, Refused)
-    feed.find(peer=outcome.peer)
+    id_ = feed.find(by=outcome.peer)["id"]
     done = platform.run("events", "--json", "--kind", "handshake.refused", "-n", "100")
     listed = [json.loads(line) for line in done.stdout.splitlines()]
     assert {event["kind"] for event in listed} == {"handshake.refused"}
-    assert [event["reason"] for event in listed if event["peer"] == outcome.peer] == ["cert.expired"]
+    assert [event["reason"] for event in listed if event["id"] == id_] == ["cert.expired"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_no_certificate_is_recorded_as_such(platform: Platform, feed: Feed, tls)
     """A client without a certificate where one is required is told apart from all with a bad one."""
     outcome = shake_hands(platform, STRICT, None, tls)
     assert isinstance(outcome, Refused)
-    event = feed.find(kind="handshake.refused", peer=outcome.peer)
+    event = feed.find(kind="handshake.refused", by=outcome.peer)
     assert event["reason"] == Reason.CLIENT_NO_CERTIFICATE
     assert event["certificate"] is None
 
@@ -115,7 +116,7 @@ def test_a_name_that_is_not_served_is_refused(platform: Platform, feed: Feed, pa
     """No certificate opens a connection for a server name that the world does not have."""
     outcome = shake_hands(platform, name, payments.files)
     assert isinstance(outcome, Refused)
-    event = feed.find(kind="handshake.refused", peer=outcome.peer)
+    event = feed.find(kind="handshake.refused", by=outcome.peer)
     assert (event["reason"], event["server_name"]) == (Reason.TLS_UNKNOWN_NAME, name)
 
 
@@ -124,6 +125,6 @@ def test_a_host_that_asks_for_no_certificate_does_not_look_at_one(
     platform: Platform, hostile: Pki, tmp_path: Path, case
 ):
     """With 'certificate: off' a bad certificate is not sent, and does no harm."""
-    outcome = shake_hands(platform, PLAIN, AT_TLS[case].files(platform, hostile, tmp_path))
+    outcome = shake_hands(platform, PLAIN, AT_TLS[case].files(platform, hostile, tmp_path), patient=False)
     assert not isinstance(outcome, Refused)
     assert outcome.status == 200

@@ -9,7 +9,8 @@ import pytest
 
 from tests.e2e.clients import GONE, Connection
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import HANDFAST, Platform, Process, below, free_port, wait_for
+from tests.e2e.platform import HANDFAST, Platform, free_port, wait_for
+from tests.e2e.processes import Process, below
 from tests.support.pki import Files
 
 HOST = "api.example.org"

@@ -6,7 +6,8 @@ import pytest
 from handfast.base.reasons import Reason
 from tests.e2e.clients import Connection, curl
 from tests.e2e.echo import Echo
-from tests.e2e.platform import Client, Feed, Platform
+from tests.e2e.feed import Feed
+from tests.e2e.platform import Client, Platform
 from tests.e2e.test_refusals import check_problem, check_tells_nothing
 from tests.e2e.world import OPEN, PLAIN, STRICT
 

@@ -7,7 +7,8 @@ import pytest
 
 from handfast.base.reasons import Reason
 from tests.e2e.clients import BOTH_VERSIONS, GONE, Connection, Refused, context_for, s_client, shake_hands
-from tests.e2e.platform import Client, Feed, Platform
+from tests.e2e.feed import Feed
+from tests.e2e.platform import Client, Platform
 from tests.e2e.world import OPEN, STRICT
 from tests.support.pki import Files
 
@@ -84,7 +85,7 @@ def test_revocation_reaches_open_connections(platform: Platform, feed: Feed, bys
     for connection in connections:
         problem = connection.request().plain
         assert problem["code"] == Reason.REVOKED
-        assert feed.find(kind="request.denied", id=problem["request_id"])["peer"] == connection.peer
+        assert feed.find(kind="request.denied", id=problem["request_id"])["peer"] == connection.peer.address
         connection.close()
 
 
@@ -108,7 +109,7 @@ def test_an_open_connection_ends_with_its_certificate(
         connection.close()
     outcome = shake_hands(platform, STRICT, client.files)
     assert isinstance(outcome, Refused)
-    assert feed.find(peer=outcome.peer)["reason"] == Reason.CERT_EXPIRED
+    assert feed.find(by=outcome.peer)["reason"] == Reason.CERT_EXPIRED
 
 
 # Sessions that are taken up again
@@ -150,7 +151,7 @@ def test_python_cannot_resume_after_revocation(platform: Platform, feed: Feed, h
     platform.revoke(client)
     outcome = shake_hands(platform, host, context=context, session=session)
     assert isinstance(outcome, Refused)
-    assert feed.find(kind="handshake.refused", peer=outcome.peer)["reason"] == Reason.REVOKED
+    assert feed.find(kind="handshake.refused", by=outcome.peer)["reason"] == Reason.REVOKED
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])

@@ -7,8 +7,9 @@ from cryptography import x509
 from handfast.base.reasons import Reason
 from tests.e2e.clients import BOTH_VERSIONS, Connection, Response, Seen, curl
 from tests.e2e.echo import Echo
+from tests.e2e.feed import Feed
 from tests.e2e.hostile import AT_HTTP
-from tests.e2e.platform import Client, Feed, Platform, serial_of
+from tests.e2e.platform import Client, Platform, serial_of
 from tests.e2e.world import OPEN, STRICT
 from tests.support.pki import Pki
 
@@ -72,7 +73,7 @@ def test_a_certificate_that_is_not_fit_is_refused_before_the_service(
                 id_ = check_problem(response, 403, case.reason)
                 check_tells_nothing(response, echo.port)
                 event = feed.find(kind="request.denied", id=id_)
-                assert (event["reason"], event["peer"]) == (case.reason, connection.peer)
+                assert (event["reason"], event["peer"]) == (case.reason, connection.peer.address)
     assert echo.requests == before
 
 
@@ -152,7 +153,7 @@ def test_an_ambiguous_path_is_refused(platform: Platform, echo: Echo, feed: Feed
     assert response.one("content-type") == "application/problem+json"
     check_tells_nothing(response, echo.port)
     assert echo.requests == before
-    assert feed.find(kind="request.denied", peer=connection.peer)["reason"] == Reason.REQUEST_REJECTED
+    assert feed.find(kind="request.denied", by=connection.peer)["reason"] == Reason.REQUEST_REJECTED
 
 
 BORROWED = (
@@ -187,11 +188,11 @@ def test_report_mode_lets_pass_and_records(platform: Platform, feed: Feed, payme
     with Connection(platform, OPEN, payments.files) as refused, Connection(platform, OPEN, reports.files) as allowed:
         assert refused.request("/trial/it").status == 200
         assert allowed.request("/trial/it").status == 200
-        event = feed.find(kind="request.reported", peer=refused.peer)
+        event = feed.find(kind="request.reported", by=refused.peer)
         assert (event["reason"], event["path"], event["status"]) == ("policy.no-match", "/trial/it", 200)
         assert event["identity"] == "spiffe://example.org/payments"
         feed.find(id=refused.request("/none", "TRACE").plain.get("request_id", event["id"]))
-        assert [one for one in feed.events if one.get("peer") == allowed.peer] == []
+        assert feed.of(allowed.peer) == []
     assert "let pass" in platform.explanation(event["id"])
 
 
@@ -199,4 +200,4 @@ def test_report_mode_reports_those_without_a_certificate(platform: Platform, fee
     """Report mode lets pass a client without a certificate, which the service sees as nobody."""
     with Connection(platform, OPEN) as connection:
         assert connection.request("/trial").status == 200
-        assert feed.find(kind="request.reported", peer=connection.peer)["reason"] == "client.no-certificate"
+        assert feed.find(kind="request.reported", by=connection.peer)["reason"] == "client.no-certificate"

@@ -46,9 +46,9 @@ def on_both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 @dataclass
 class App:
-    """An ASGI application. ``/`` tells the scope, ``/read`` the body's length, ``/wait`` answers when told, ``/much`` 64 MiB.
+    """An ASGI application. ``/`` tells the scope, ``/read`` the body's length, ``/wait`` answers when told.
 
-    ``/gone`` ends when the client does, ``/fail`` raises.
+    ``/much`` gives 64 MiB, ``/pour`` as much piece by piece. ``/gone`` ends when the client does, ``/fail`` raises.
     """
 
     go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -63,8 +63,10 @@ class App:
             await send(
                 {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
             )
-            await send({"type": "http.response.body", "body": body[:1], "more_body": True})
-            await send({"type": "http.response.body", "body": body[1:]})
+            step = 1 << 20 if scope["path"] == "/pour" else max(len(body), 1)
+            for at in range(0, len(body), step):
+                await send({"type": "http.response.body", "body": body[at : at + step], "more_body": True})
+            await send({"type": "http.response.body"})
         finally:
             self.left.append(scope["path"])
 
@@ -103,6 +105,8 @@ class App:
     async def much(self, _: Any, __: Any) -> bytes:
         """Answer with more than any buffer on the way holds."""
         return bytes(64 << 20)
+
+    pour = much
 
 
 @dataclass
@@ -267,9 +271,9 @@ def good(pki: Pki, leaf: Issued) -> ssl.SSLContext:
 
 
 async def cut(talk: Talk, *, after: float = 0) -> bytes:
-    """Wait until the connection is cut, not before ``after`` seconds, and give what came before that."""
+    """Wait until the connection is cut, ``after`` seconds from now at the earliest, and give what came before that."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    read = await talk.rest()
+    read = await asyncio.wait_for(talk.rest(), 4)
     assert loop.time() - began >= after * 0.9
     return read

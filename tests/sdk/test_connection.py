@@ -28,6 +28,8 @@ async def test_a_connection_serves_one_request_after_another(pki):
     """Requests share a connection; each answer has a date, and names no server."""
     async with serving(pki) as run, run.talking() as talk:
         answers = [await talk.get() for _ in range(5)]
+        (connection,) = run.front._connections()
+        assert not connection._unanswered
     assert [answer.status for answer in answers] == [200] * 5
     for answer in answers:
         assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d gmt", answer.headers["date"])
@@ -124,7 +126,7 @@ async def test_trailers_are_weighed_and_dropped(pki):
             assert await cut(talk) == b""
 
 
-@pytest.mark.parametrize("size", [b"5" + b";a" * 20_000, b"0" * 40_000], ids=["extensions", "zeros"])
+@pytest.mark.parametrize("size", [b"5" + b";a" * (1 << 19), b"0" * (1 << 20)], ids=["extensions", "zeros"])
 @on_both_loops
 async def test_what_the_parser_swallows_is_bounded(size, pki):
     """Bytes that belong to a body and say nothing cannot go on for ever."""
@@ -150,10 +152,9 @@ async def test_a_slow_head_is_cut(start, pki):
 async def test_a_slow_head_is_cut_on_a_later_request_too(pki):
     """The time for a head begins anew with each request."""
     async with serving(pki, head_s=0.3) as run, run.talking() as talk:
-        for _ in range(3):
-            await asyncio.sleep(0.15)
-            assert (await talk.get()).status == 200
+        assert (await talk.get()).status == 200
         await asyncio.sleep(0.4)  # idle is not slow
+        assert (await talk.get()).status == 200
         talk.send(b"G")
         assert await cut(talk, after=0.2) == b""
 
@@ -180,7 +181,7 @@ async def test_an_idle_connection_is_closed(pki):
     """Between requests a client may wait only so long. An answer that takes longer is no idleness."""
     async with serving(pki, keep_alive_s=0.3) as run, run.talking() as talk:
         talk.send(request("/wait"))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.4)
         run.app.go.set()
         assert (await talk.answer()).body == LATE
         assert await cut(talk, after=0.2) == b""
@@ -189,24 +190,48 @@ async def test_an_idle_connection_is_closed(pki):
 @on_both_loops
 async def test_an_answer_may_take_longer_than_a_head(pki):
     """What a client sends ahead is not judged slow while the server makes it wait."""
-    async with serving(pki, head_s=0.1) as run, run.talking() as talk:
+    async with serving(pki, head_s=0.2) as run, run.talking() as talk:
         talk.send(request("/wait") + b"GET / HTTP/1.1\r\n")
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.5)
         run.app.go.set()
         assert (await talk.answer()).body == LATE
         talk.send(b"host: localhost\r\n\r\n")
         assert (await talk.answer()).status == 200
 
 
+@pytest.mark.parametrize(("path", "limits"), [("/pour", {}), ("/much", {"keep_alive_s": 0.2})], ids=["pieces", "whole"])
 @on_both_loops
-async def test_an_answer_that_nobody_reads_is_cut(pki):
+async def test_an_answer_that_nobody_reads_is_cut(path, limits, pki):
     """A client that asks for much and reads nothing loses its connection, and the application ends."""
-    async with serving(pki, stalled_s=0.3) as run, run.talking() as talk:
+    async with serving(pki, stalled_s=0.3, **limits) as run, run.talking() as talk:
         talk.writer.transport.pause_reading()
-        talk.send(request("/much"))
-        await run.left("/much")
+        began = asyncio.get_running_loop().time()
+        talk.send(request(path))
+        await run.left(path)
         while run.front._connections():
             await asyncio.sleep(0.005)
+        assert asyncio.get_running_loop().time() - began > 0.25
+
+
+@on_both_loops
+async def test_a_client_that_reads_slowly_gets_all(pki):
+    """Who reads is not cut, though the answer is held up again and again."""
+    async with serving(pki, stalled_s=0.5) as run, run.talking() as talk:
+        talk.send(request("/pour", "connection: close"))
+        read = 0
+        while more := await talk.reader.read(4 << 20):
+            read += len(more)
+            await asyncio.sleep(0.001)
+    assert read > 64 << 20
+
+
+@on_both_loops
+async def test_a_client_that_has_read_is_no_longer_slow(pki):
+    """The time for reading ends with the answer: the connection may idle after it."""
+    async with serving(pki, stalled_s=0.5) as run, run.talking() as talk:
+        assert len((await talk.get("/pour")).body) == 64 << 20
+        await asyncio.sleep(0.6)
+        assert (await talk.get()).status == 200
 
 
 @on_both_loops

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from handfast.sdk.handshake import CLOSED, RESET, TIMEOUT
+from handfast.sdk.handshake import CLOSED, RESET, TIMEOUT, Attempt, _chain
 from tests.sdk.fronts import GET, ask, client, on_both_loops, read_all, running, server, serving, told
 from tests.support.pki import SERVER, Pki
 
@@ -287,7 +287,9 @@ async def test_a_flood_of_handshakes_waits_its_turn(pki):
 async def test_faulty_callback_does_not_keep_the_alert_back(pki, tmp_path):
     """The client gets its alert though the callback raises, and the fault goes to the loop's handler."""
     faults: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: faults.append((context["message"], type(context["exception"])))
+    )
     async with running() as run:
         run.front._on_failed_handshake = lambda failure: failure.nonsense
         trusting = server(pki)
@@ -296,7 +298,16 @@ async def test_faulty_callback_does_not_keep_the_alert_back(pki, tmp_path):
             await asyncio.to_thread(alert, address, client(pki, None, tmp_path)) == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
         )
         assert told(await asyncio.to_thread(ask, address, client(pki, pki.leaf(), tmp_path)))["scheme"] == "https"
-    assert [type(fault) for fault in faults] == [AttributeError]
+    assert faults == [("a callback for failed handshakes failed", AttributeError)]
+
+
+def test_a_chain_that_is_not_the_verified_one_is_left_out():
+    """What the application is told begins with the leaf that was verified, or is that leaf alone."""
+    with socket.socket() as sock:
+        assert _chain(b"leaf", Attempt(sock, offered=(b"leaf", b"issuer"))) == (b"leaf", b"issuer")
+        assert _chain(b"leaf", Attempt(sock, offered=(b"other", b"leaf"))) == (b"leaf",)
+        assert _chain(b"leaf", Attempt(sock)) == _chain(b"leaf", None) == (b"leaf",)
+        assert _chain(None, Attempt(sock, offered=(b"leaf",))) == ()
 
 
 @on_both_loops

@@ -302,8 +302,15 @@ def _refused() -> Resource:
         }
     }
     flags = {"response_flag_filter": {"flags": ["UF", "UH", "UC", "NC", "UT", "URX", "UPE", "DPE", "NR", "DI"]}}
-    unserved = _cel("response.code >= 400 && !has(upstream.address)")
+    # Both must match, the cheap one first: the expression would cost each request 7 µs of the 40 that we add to it.
+    unserved = {"and_filter": {"filters": [_at_least(400), _cel("!has(upstream.address)")]}}
     return {"or_filter": {"filters": [noted, flags, unserved]}}
+
+
+def _at_least(status: int) -> Resource:
+    """Match responses of this status and above; a request without a response counts as 0."""
+    value = {"default_value": status, "runtime_key": f"handfast.log.{status}"}
+    return {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
 
 
 def _traffic_log() -> Resource:

@@ -26,6 +26,8 @@ from handfast.base.spiffe import SpiffeId, TrustDomain
 MAX_EVENT_BYTES = 64 * 1024
 _EVENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _MISSING = object()
+_AS_THEY_ARE = frozenset({str, int, bool, types.NoneType})
+"""Most of what there is to write and read, and so asked for first."""
 
 T = TypeVar("T")
 
@@ -96,6 +98,8 @@ def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON has no type of its ow
     Raises:
         BadInput: it holds a time without a zone.
     """
+    if type(value) in _AS_THEY_ARE:
+        return value
     match value:
         case SpiffeId() | TrustDomain():
             return str(value)
@@ -166,6 +170,8 @@ def _utc(moment: datetime) -> datetime:
 
 
 def _read(hint: Any, plain: Any) -> object:  # noqa: ANN401 - both are only known while reading
+    if isinstance(hint, type) and hint in _AS_THEY_ARE:
+        return _convert(plain, hint)
     origin = get_origin(hint)
     if hint is SpiffeId:
         return SpiffeId.parse(_convert(plain, str))

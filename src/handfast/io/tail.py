@@ -26,6 +26,9 @@ ROTATE_AT = 64 << 20
 _MAX_BATCH = 1 << 20
 _SAVE_EVERY = 1.0
 _BUSY_PAUSE, _IDLE_PAUSE, _IDLE_AFTER = 0.02, 0.05, 25
+_REST = 0.1
+"""Seconds of rest after a batch that was all there was. What comes meanwhile is delivered as one, as each delivery has its price;
+the first line after a quiet time does not wait."""
 
 
 class _Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +78,7 @@ class Tail:
         self._saved_at = time.monotonic()
         self._open: _Open | None = None
         self._closed = False
+        self._rest = 0.0
 
     @property
     def full(self) -> bool:
@@ -105,6 +109,7 @@ class Tail:
     async def __anext__(self) -> list[bytes]:
         """Take the batch before as delivered, and give the next one, as soon as there is one."""
         self._commit()
+        await asyncio.sleep(self._rest)
         idle = 0
         while not self._closed:
             if batch := self._read():
@@ -181,6 +186,7 @@ class Tail:
             current.offset = current.line_start = 0
         current.file.seek(current.offset)
         data = current.file.read(_MAX_BATCH)
+        self._rest = _REST if len(data) < _MAX_BATCH else 0.0
         end = data.rfind(b"\n") + 1
         if not end:
             self._skip(current, len(data))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
@@ -17,7 +18,7 @@ from typing import Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from handfast.sdk.limits import Limits
@@ -76,6 +77,7 @@ class HttpConnection(HttpToolsProtocol):
         self._extensions: dict[str, Any] = {}
         self._reading = _Deadline(self.loop, self._read_too_slow)
         self._writing = _Deadline(self.loop, self._abort)
+        self._unanswered: deque[RequestResponseCycle] = deque()
         self._in_head, self._begun = True, False
         self._silent = 0  # bytes since the parser last told us anything: what it may be holding back
         self._weight = self._fields = 0
@@ -98,6 +100,9 @@ class HttpConnection(HttpToolsProtocol):
         self._reading.clear()
         self._writing.clear()
         super().connection_lost(exc)
+        for cycle in self._unanswered:  # uvicorn tells the request that was read last, not the one being answered
+            cycle.disconnected = True
+            cycle.message_event.set()
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -157,6 +162,7 @@ class HttpConnection(HttpToolsProtocol):
         self._reading.set(self._limits.body_s)
         self.server_state.default_headers = _date(int(time.time()))
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # what follows is in the other protocol
 
@@ -175,6 +181,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on, or see the end delivered."""
+        self._unanswered.popleft()
         super().on_response_complete()
         self._bound_closing()
 

@@ -107,32 +107,36 @@ def _identify(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None
 
 
 def _trust(context: ssl.SSLContext, roots_pem: bytes, crl_pem: bytes | None) -> None:
-    context.load_verify_locations(cadata=_roots(roots_pem))
-    if crl_pem is not None:
-        with _as_file(_crls(crl_pem)) as crls:
-            context.load_verify_locations(cafile=crls)
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    with _or_bad_input("the roots are no certificates", hint="give one or more certificates in PEM"):
+        context.load_verify_locations(cadata=_roots(roots_pem))
+    if crl_pem is None:
+        return
+    hint = "give one or more blocks of `X509 CRL` in PEM, and nothing else"
+    with _or_bad_input("the revocation lists are none", hint=hint), _as_file(_crls(crl_pem)) as crls:
+        context.load_verify_locations(cafile=crls)
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+@contextlib.contextmanager
+def _or_bad_input(message: str, *, hint: str) -> Iterator[None]:
+    """Give one answer to what cannot be read. OpenSSL is stricter than the library that reads before it."""
+    try:
+        yield
+    except (ValueError, x509.InvalidVersion, ssl.SSLError):
+        raise BadInput(message, hint=hint) from None
 
 
 def _roots(pem: bytes) -> bytes:
     """Read the roots, and give them as DER, one after the other."""
     _bound(pem, LONGEST_PEM, "roots")
-    try:
-        return b"".join(root.public_bytes(Encoding.DER) for root in x509.load_pem_x509_certificates(pem))
-    except ValueError:
-        raise BadInput("the roots are no certificates", hint="give one or more certificates in PEM") from None
+    return b"".join(root.public_bytes(Encoding.DER) for root in x509.load_pem_x509_certificates(pem))
 
 
 def _crls(pem: bytes) -> bytes:
     """Keep revocation lists only: OpenSSL reads them with a function that would take a certificate beside them for a root."""
     _bound(pem, LONGEST_CRLS, "revocation lists")
     blocks = list(_BLOCK.finditer(pem))
-    try:
-        _require_crls(blocks)
-    except ValueError:
-        raise BadInput(
-            "the revocation lists are none", hint="give one or more blocks of `X509 CRL` in PEM, and nothing else"
-        ) from None
+    _require_crls(blocks)
     return b"\n".join(block.group() for block in blocks) + b"\n"
 
 

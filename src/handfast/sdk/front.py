@@ -130,10 +130,10 @@ class Front:
 
     async def _stop_accepting(self) -> None:
         await _cancel(self._accepting)
-        for listener in self._listeners:
-            listener.close()
         for file in self._files:
             file.remove()
+        for listener in self._listeners:
+            listener.close()
         self._listeners.clear()
         self._files.clear()
         await _cancel(self._arriving)

@@ -32,7 +32,10 @@ class Limits:
     body_s: float = 60
     """From the end of the head to the end of the body, however slowly the application reads."""
     stalled_s: float = 30
-    """How long a client may leave an answer unread."""
+    """How long a client may hold up an answer that is being written, or a connection that is being closed.
+
+    An answer given in one piece is out of our hands at once; a client that leaves it unread is idle, and `keep_alive_s` comes first.
+    """
     keep_alive_s: int = 75
     """How long a connection may idle between requests. More than a blocking query's 50 seconds."""
     pipelined: int = 4

@@ -70,7 +70,7 @@ class UnixListener(NamedTuple):
     inode: tuple[int, int]
 
     def remove(self) -> None:
-        """Take the file away, unless it is somebody else's by now."""
+        """Take the file away, unless it is somebody else's by now. Comes before closing, which sets the inode free."""
         with suppress(OSError):
             if _inode(self.path) == self.inode:
                 self.path.unlink()
@@ -91,7 +91,7 @@ def bind_unix(path: Path) -> UnixListener:
         with _locked(path.parent):
             _clear(path)
             return _listen(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"cannot listen on {path}: {_words(error)}",
             hint="the directory must exist and be ours to write; a socket's path has about 100 bytes at most",
