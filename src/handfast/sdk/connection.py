@@ -8,6 +8,7 @@ application reads it, and stops). There are no WebSockets and no upgrades.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections import deque
@@ -76,7 +77,7 @@ class HttpConnection(HttpToolsProtocol):
         self._limits, self._describe = limits, describe
         self._extensions: dict[str, Any] = {}
         self._reading = _Deadline(self.loop, self._read_too_slow)
-        self._writing = _Deadline(self.loop, self._abort)
+        self._writing = _Deadline(self.loop, self.abort)
         self._unanswered: deque[RequestResponseCycle] = deque()
         self._in_head, self._begun = True, False
         self._silent = 0  # bytes since the parser last told us anything: what it may be holding back
@@ -206,7 +207,7 @@ class HttpConnection(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer without the application, and close. Nothing may be put into the middle of an answer: then just close."""
         if self.answering:
-            self._abort()
+            self.abort()
             return
         self.transport.write(
             f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
@@ -218,15 +219,17 @@ class HttpConnection(HttpToolsProtocol):
         if self._in_head and self.answering:
             self._reading.set(self._limits.head_s)  # the answer first
         else:
-            self._abort()
+            self.abort()
 
     def _bound_closing(self) -> None:
         """Bound the time in which a closing connection is flushed: some clients never read."""
         if self.transport.is_closing() and not self.closed.done():
             self._writing.set(self._limits.stalled_s)
 
-    def _abort(self) -> None:
-        self.transport.abort()
+    def abort(self) -> None:
+        """Cut the connection. The first releases of CPython 3.11 fail on a transport that is closed: nothing is left to cut."""
+        with contextlib.suppress(AttributeError):
+            self.transport.abort()
 
 
 def _status(error: httptools.HttpParserError) -> HTTPStatus:

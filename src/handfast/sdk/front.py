@@ -251,4 +251,4 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 def _abort(connections: Iterable[HttpConnection]) -> None:
     for connection in connections:
-        connection.transport.abort()
+        connection.abort()
