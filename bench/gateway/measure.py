@@ -14,9 +14,11 @@ from bench.support import cpu_ns
 
 SETTLE_S = 0.06
 """How long a server may still work on a batch after its last answer: close connections, write its log."""
+REST_S = 1.1
+"""How long the reader of the log rests at most between two batches."""
 LOOKS, LOOK_S, QUIET_NS = 15, 0.1, 1_500_000
-"""How often to look whether the work beside a server has ended, how far apart, and what counts as nothing."""
-IDLE_S = 3.0
+"""How often to look after that whether the work beside a server has ended, how far apart, and what counts as nothing."""
+IDLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ Samples = dict[str, dict[str, list[Sample]]]
 def measure(kinds: Sequence[Kind], clients: Clients, rounds: int) -> Samples:
     """Do the rounds."""
     names = list(clients)
-    idle = _idle({pid for by_version in clients.values() for pid in by_version["1.3"].server.beside})
+    idle = _idle(clients)
     samples: Samples = {kind.name: {name: [] for name in names} for kind in kinds}
     for turn in range(rounds):
         first = turn % len(names)
@@ -63,24 +65,27 @@ def measure(kinds: Sequence[Kind], clients: Clients, rounds: int) -> Samples:
     return samples
 
 
-def _sample(kind: Kind, client: Client, idle: float) -> Sample:
+def _sample(kind: Kind, client: Client, idle: Mapping[int, float]) -> Sample:
     server = client.server
     kind.begin(client)
     time.sleep(SETTLE_S)
     began, before, before_beside = time.monotonic(), cpu_ns(server.serving), cpu_ns(server.beside)
     resumed = kind.work(client, kind.count)
     time.sleep(SETTLE_S)
-    spent = cpu_ns(server.serving) - before
+    spent = _since(before, server.serving, idle, began)
     _wait_quiet(server.beside)
-    beside = max(cpu_ns(server.beside) - before_beside - idle * (time.monotonic() - began), 0.0)
+    beside = _since(before_beside, server.beside, idle, began)
     client.begin_anew()
     return Sample(spent / kind.count / 1000, beside / kind.count / 1000, resumed / kind.count)
 
 
 def _wait_quiet(beside: Collection[int]) -> None:
     """Wait until what works beside a server is done with what it was given."""
-    last, looks = cpu_ns(beside), LOOKS if beside else 0
-    for _ in range(looks):
+    if not beside:
+        return
+    time.sleep(REST_S)
+    last = cpu_ns(beside)
+    for _ in range(LOOKS):
         time.sleep(LOOK_S)
         now = cpu_ns(beside)
         if now - last < QUIET_NS:
@@ -88,8 +93,16 @@ def _wait_quiet(beside: Collection[int]) -> None:
         last = now
 
 
-def _idle(beside: Collection[int]) -> float:
-    """Give what the work beside a server costs while there is none, in ns a second."""
-    before = cpu_ns(beside)
+def _idle(clients: Clients) -> dict[int, float]:
+    """Give what each process costs while there is no work, in ns a second."""
+    servers = [by_version["1.3"].server for by_version in clients.values()]
+    pids = {pid for server in servers for pid in (*server.serving, *server.beside)}
+    before = {pid: cpu_ns([pid]) for pid in pids}
     time.sleep(IDLE_S)
-    return (cpu_ns(beside) - before) / IDLE_S
+    return {pid: (cpu_ns([pid]) - before[pid]) / IDLE_S for pid in pids}
+
+
+def _since(before: int, pids: Collection[int], idle: Mapping[int, float], began: float) -> float:
+    """Give what processes spent since then on more than being there, in ns."""
+    lasted = time.monotonic() - began
+    return max(cpu_ns(pids) - before - lasted * sum(idle[pid] for pid in pids), 0.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.gateway.measure import Sample, Samples
-from bench.gateway.servers import HANDFAST, PLAIN, WITH_SESSION
+from bench.gateway.servers import BY_NAME, HANDFAST, PLAIN, WITH_SESSION
 
 FULL, RESUMED, RESUMED_12, KEPT_ALIVE = "full handshake", "resumed, TLS 1.3", "resumed, TLS 1.2", "kept alive"
 NEW_LIMIT, KEPT_LIMIT = 1.1, 1.5
@@ -36,23 +36,27 @@ def _us(taken: Sequence[Sample]) -> list[float]:
 
 def table(samples: Samples) -> Iterator[str]:
     """Give the lines of the table (Markdown). Times are µs of the server's processor time an operation."""
-    yield "| one request over | server | median µs | min µs | x plain Envoy | spread | resumed | beside it µs |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| one request over | server | median µs | min µs | x plain Envoy | spread | x by name | resumed | beside it µs |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for kind, by_server in samples.items():
         for name, taken in by_server.items():
             times, to_plain = _us(taken), ratios(_us(taken), _us(by_server[PLAIN]))
+            to_named = median(ratios(times, _us(by_server[BY_NAME])))
             beside = f"{median(one.beside_us for one in taken):.0f}" if name in {HANDFAST, WITH_SESSION} else ""
             resumed = "" if kind in {FULL, KEPT_ALIVE} else f"{sum(one.resumed for one in taken) / len(taken):.0%}"
             yield (
                 f"| {kind} | {name} | {median(times):.0f} | {min(times):.0f} | {median(to_plain):.2f} "
-                f"| {min(to_plain):.2f}-{max(to_plain):.2f} | {resumed} | {beside} |"
+                f"| {min(to_plain):.2f}-{max(to_plain):.2f} | {to_named:.2f} | {resumed} | {beside} |"
             )
 
 
 def verdicts(samples: Samples) -> Iterator[Verdict]:
-    """Hold the samples against the limits: the medians of the ratios in each round."""
+    """Hold the samples against the limits: the medians of the ratios in each round.
+
+    A new connection is compared with an Envoy that chooses its certificate by name, as that is the same TLS.
+    """
     full, kept = samples[FULL], samples[KEPT_ALIVE]
-    yield _limit("a new connection, beside plain Envoy", _us(full[HANDFAST]), _us(full[PLAIN]), NEW_LIMIT)
+    yield _limit("a new connection, beside plain Envoy by name", _us(full[HANDFAST]), _us(full[BY_NAME]), NEW_LIMIT)
     yield _limit("a request kept alive, beside plain Envoy", _us(kept[HANDFAST]), _us(kept[PLAIN]), KEPT_LIMIT)
     if "nginx" in full:
         whole = [one.whole_us for one in full[HANDFAST]]

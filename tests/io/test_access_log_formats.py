@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from handfast.base.events import ConnectionEnded, Event, HandshakeRefused, RequestDenied, RequestReported
 from handfast.base.reasons import Reason
 from handfast.doctor.verdict import verdict
 from handfast.envoy.access_log import CONNECTION_FAILED_FORMAT, CONNECTION_FORMAT, REQUEST_FORMAT, read_row
-from handfast.trust.facts import hex_serial
 from tests.support.pki import SERVER, Issued, Pki
 
 pytestmark = pytest.mark.e2e
@@ -113,7 +113,7 @@ def _config(log: Path, port: int, dead_port: int, pki: Pki, server: Issued) -> d
         "address": address(port),
         "listener_filters": [{"name": "tls_inspector", "typed_config": inspector}],
         "filter_chains": [chain],
-        "access_log": [_log(log, CONNECTION_FAILED_FORMAT, FAILED), _log(log, CONNECTION_FORMAT, f"!{FAILED}")],
+        "access_log": [_log(log, CONNECTION_FAILED_FORMAT, FAILED), _log(log, CONNECTION_FORMAT)],
     }
     cluster = {
         "name": "down",
@@ -228,7 +228,7 @@ def test_envoy_takes_the_formats(tmp_path: Path):
 
 
 def test_a_good_connection_has_all_its_fields(lone: Lone):
-    """A finished handshake gives one connection event with identity, certificate and traffic, and no request event."""
+    """A finished handshake gives one connection event with identity, fingerprint and traffic, and no request event."""
     lone.ask("/", lone.leaf)
     request, ended = sorted(lone.events(2), key=lambda event: event is not None)
     assert request is None
@@ -243,16 +243,14 @@ def test_a_good_connection_has_all_its_fields(lone: Lone):
     assert ended.bytes_received > 0
     assert ended.bytes_sent > 0
     assert ended.certificate is not None
-    assert ended.certificate.serial == hex_serial(lone.leaf.cert.serial_number)
-    assert ended.certificate.chain_length == 2
-    assert ended.certificate.dns_sans == ("payments.internal",)
-    assert ended.certificate.not_after == lone.leaf.cert.not_valid_after_utc
+    assert ended.certificate.uri_sans == (PAYMENTS,)
+    assert ended.certificate.fingerprint == lone.leaf.cert.fingerprint(SHA256()).hex()
 
 
 def test_a_missing_intermediate_is_told_from_an_unknown_authority(lone: Lone):
     """The row holds the leaf that was sent, so that the verdict can name the CA that is missing."""
     lone.ask("/", replace(lone.leaf, above=()))
-    refused = lone.event(HandshakeRefused, 1)
+    refused = lone.event(HandshakeRefused, 2)
     assert refused.reason is Reason.CHAIN_MISSING_INTERMEDIATE
     assert refused.evidence["missing"] == "CN=Test Issuing"
     assert refused.certificate.uri_sans == (PAYMENTS,)
@@ -261,7 +259,7 @@ def test_a_missing_intermediate_is_told_from_an_unknown_authority(lone: Lone):
 def test_an_expired_certificate_says_since_when(lone: Lone):
     """The verdict on an expired leaf has its end and how long ago that was."""
     lone.ask("/", lone.pki.expired())
-    refused = lone.event(HandshakeRefused, 1)
+    refused = lone.event(HandshakeRefused, 2)
     assert refused.reason is Reason.CERT_EXPIRED
     assert refused.evidence["expired"].startswith("1 day")
 
@@ -269,7 +267,7 @@ def test_an_expired_certificate_says_since_when(lone: Lone):
 def test_no_certificate(lone: Lone):
     """A client without a certificate is told from one with a bad one."""
     lone.ask()
-    refused = lone.event(HandshakeRefused, 1)
+    refused = lone.event(HandshakeRefused, 2)
     assert (refused.reason, refused.certificate) == (Reason.CLIENT_NO_CERTIFICATE, None)
 
 
@@ -287,7 +285,7 @@ def test_an_unknown_name(lone: Lone):
 def test_no_tls_at_all(lone: Lone, octets: bytes, reason: Reason):
     """Plain HTTP, and what is no TLS, are recognised."""
     lone.send(octets)
-    assert lone.event(HandshakeRefused, 1).reason is reason
+    assert lone.event(HandshakeRefused, 2).reason is reason
 
 
 def test_a_handshake_that_is_never_finished_is_not_a_connection(lone: Lone):

@@ -1,7 +1,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,15 @@ from hypothesis import strategies as st
 from handfast.base.refusal import Unavailable
 from handfast.io import tail as module
 from handfast.io.tail import MAX_LINE, Tail
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hurry() -> Iterator[None]:
+    """Let it look more often than it does, so that nothing waits longer than it has to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_PAUSE", 0.01)
+        patch.setattr(module, "_REST", 0.02)
+        yield
 
 
 def follow(directory: Path) -> Tail:

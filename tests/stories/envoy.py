@@ -13,7 +13,7 @@ from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from handfast.app.agent.gateway import STARTED, WARMING
+from handfast.app.agent.in_force import STARTED, WARMING
 from handfast.envoy.types import CLUSTER, LISTENER, SECRET
 from handfast.io.ads import references
 from handfast.io.envoy_process import Exit

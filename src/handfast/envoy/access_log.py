@@ -1,8 +1,8 @@
 """Envoy's access log: the rows that we ask for, and what each of them means.
 
 Decides which event a row is. Refuses to know how rows get here, and why a certificate was refused: that is asked of
-``explain``. A row's own words decide, not the log that it stood in: a connection whose handshake has no end is a failed one,
-in whatever format it was reported.
+``explain``. A row's own words decide: a connection whose handshake has no end is a failed one. Where Envoy names a failure it
+writes two rows, and the fuller one counts.
 
 A row holds texts that strangers chose. They are cut to 1,024 characters, and nothing in them can be taken for ours.
 """
@@ -56,13 +56,13 @@ _PEER = {
     "chain_serials": "%DOWNSTREAM_PEER_CHAIN_SERIALS%",
 }
 
+# Written for every connection, so it has no more than the ledger lacks: that knows the certificate by its fingerprint.
 CONNECTION_FORMAT = {
     "row": "connection",
     "start": "%START_TIME%",
     "duration_ms": "%DURATION%",
     # Ends with the handshake: absent where it was never finished, whatever else Envoy reports or keeps to itself.
     "handshake_us": "%COMMON_DURATION(DS_CX_BEG:DS_HS_END:us)%",
-    "connection": "%CONNECTION_ID%",
     "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
     "listener": "%DOWNSTREAM_LOCAL_ADDRESS%",
     "server_name": "%REQUESTED_SERVER_NAME%",
@@ -73,16 +73,17 @@ CONNECTION_FORMAT = {
     "tls_version": "%DOWNSTREAM_TLS_VERSION%",
     "bytes_received": "%BYTES_RECEIVED%",
     "bytes_sent": "%BYTES_SENT%",
-    **_PEER,
+    "fingerprint": _PEER["fingerprint"],
+    "uri_sans": _PEER["uri_sans"],
 }
 
-CONNECTION_FAILED_FORMAT = {**CONNECTION_FORMAT, "row": "failed", "pem": "%DOWNSTREAM_PEER_CERT%"}
+# Written as well where TLS failed: all that the client sent, as no ledger of ours may know it.
+CONNECTION_FAILED_FORMAT = {**CONNECTION_FORMAT, **_PEER, "row": "failed", "pem": "%DOWNSTREAM_PEER_CERT%"}
 
 REQUEST_FORMAT = {
     "row": "request",
     "start": "%START_TIME%",
     "duration_ms": "%DURATION%",
-    "connection": "%CONNECTION_ID%",
     "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
     "server_name": "%REQUESTED_SERVER_NAME%",
     "filter_chain": "%FILTER_CHAIN_NAME%",
@@ -149,8 +150,8 @@ _DECODER = msgspec.json.Decoder(_Row)
 def read_row(line: bytes, *, gateway: str, explain: Explain, event_id: str) -> Event | None:
     """Read one line of the access log.
 
-    Gives `HandshakeRefused`, `ConnectionEnded`, `RequestDenied` or `RequestReported`; None for a request that nobody refused.
-    A request's event has the id that the client got, all others ``event_id``.
+    Gives `HandshakeRefused`, `ConnectionEnded`, `RequestDenied` or `RequestReported`; None for a request that nobody refused,
+    and for the lesser of two rows about one connection. A request's event has the id that the client got, all others ``event_id``.
 
     Raises:
         BadInput: it is no row of ours, or larger than 2 MiB.
@@ -158,9 +159,12 @@ def read_row(line: bytes, *, gateway: str, explain: Explain, event_id: str) -> E
     row = _decode(line)
     if row.row == "request":
         return _request(row, gateway, event_id)
-    if row.handshake_us is None:
-        return _refused(row, gateway, explain, event_id)
-    return _ended(row, gateway, event_id)
+    finished, told_in_full = row.handshake_us is not None, bool(_text(row.failure))
+    if row.row == "failed":
+        return None if finished else _refused(row, gateway, explain, event_id)
+    if finished:
+        return _ended(row, gateway, event_id)
+    return None if told_in_full else _refused(row, gateway, explain, event_id)
 
 
 def _decode(line: bytes) -> _Row:

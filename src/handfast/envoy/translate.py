@@ -14,11 +14,11 @@ from ipaddress import ip_address
 from handfast.access.policy import CertificateMode, Host, Listen, Route, Upstream
 from handfast.access.slice import Slice
 from handfast.envoy import types
-from handfast.envoy.access_log import CONNECTION_FAILED_FORMAT, CONNECTION_FORMAT, REQUEST_FORMAT
+from handfast.envoy.loggers import connection_logs, request_logs
 from handfast.envoy.program import AGENT_CLUSTER, JWKS, MISDIRECTED, program, route_name
 from handfast.envoy.replies import LOCAL_REPLIES
 
-Resource = dict[str, object]
+Resource = types.Resource
 Resources = dict[str, dict[str, Resource]]
 
 CLIENTS_SECRET = "clients"  # noqa: S105 - a resource's name
@@ -188,16 +188,8 @@ def _listener(listen: Listen, hosts: list[Host], gateway: Gateway, headers: list
         ],
         "listener_filters_timeout": "10s",
         "filter_chains": [_filter_chain(host, gateway, headers) for host in hosts],
-        "access_log": [
-            _file_log(gateway.access_log, CONNECTION_FAILED_FORMAT, _cel(_HANDSHAKE_FAILED)),
-            _file_log(gateway.access_log, CONNECTION_FORMAT, _cel(f"!({_HANDSHAKE_FAILED})")),
-        ],
+        "access_log": connection_logs(gateway.access_log),
     }
-
-
-_HANDSHAKE_FAILED = (
-    "!has(connection.tls_version) || connection.tls_version == '' || has(connection.transport_failure_reason)"
-)
 
 
 def _filter_chain(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
@@ -257,7 +249,7 @@ def _http_manager(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
         "request_headers_timeout": "10s",
         "early_header_mutation_extensions": [_strip(headers)],
         "local_reply_config": LOCAL_REPLIES,
-        "access_log": [_traffic_log(), _file_log(gateway.access_log, REQUEST_FORMAT, _refused())],
+        "access_log": request_logs(gateway.access_log),
     }
 
 
@@ -274,61 +266,6 @@ def _strip(headers: list[str]) -> Resource:
     return {
         "name": "strip",
         "typed_config": {"@type": types.EARLY_HEADER_MUTATION, "mutations": [mutation]},
-    }
-
-
-def _file_log(path: str, json_format: Mapping[str, str], log_filter: Resource) -> Resource:
-    return {
-        "name": "file",
-        "filter": log_filter,
-        "typed_config": {
-            "@type": types.FILE_LOG,
-            "path": path,
-            "log_format": {"json_format": dict(json_format)},
-        },
-    }
-
-
-def _cel(expression: str) -> Resource:
-    return {"extension_filter": {"name": "cel", "typed_config": {"@type": types.CEL_FILTER, "expression": expression}}}
-
-
-def _refused() -> Resource:
-    """Match requests that the access check had a word on, and those that Envoy itself could not serve."""
-    noted = {
-        "metadata_filter": {
-            "matcher": {"filter": "handfast", "path": [{"key": "code"}], "value": {"present_match": True}},
-            "match_if_key_not_found": False,
-        }
-    }
-    flags = {"response_flag_filter": {"flags": ["UF", "UH", "UC", "NC", "UT", "URX", "UPE", "DPE", "NR", "DI"]}}
-    # Both must match, the cheap one first: the expression would cost each request 7 µs of the 40 that we add to it.
-    unserved = {"and_filter": {"filters": [_at_least(400), _cel("!has(upstream.address)")]}}
-    return {"or_filter": {"filters": [noted, flags, unserved]}}
-
-
-def _at_least(status: int) -> Resource:
-    """Match responses of this status and above; a request without a response counts as 0."""
-    value = {"default_value": status, "runtime_key": f"handfast.log.{status}"}
-    return {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
-
-
-def _traffic_log() -> Resource:
-    """Count requests by route, identity, method and verdict in Envoy itself, which costs next to nothing a request."""
-    tags = {
-        "route": "%ROUTE_NAME%",
-        "identity": "%DOWNSTREAM_PEER_URI_SAN%",
-        "method": "%REQ(:METHOD)%",
-        "code": "%DYNAMIC_METADATA(handfast:code)%",
-    }
-    stat = {"name": "requests", "tags": [{"name": name, "value_format": value} for name, value in tags.items()]}
-    return {
-        "name": "stats",
-        "typed_config": {
-            "@type": types.STATS_LOG,
-            "stat_prefix": "handfast",
-            "counters": [{"stat": stat, "value_fixed": 1}],
-        },
     }
 
 

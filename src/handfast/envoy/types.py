@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+Resource = dict[str, object]
+"""A resource of Envoy's, or a part of one, in protobuf's JSON form."""
+
 _T = "type.googleapis.com/"
 _EXT = _T + "envoy.extensions."
 

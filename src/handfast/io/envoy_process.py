@@ -257,7 +257,7 @@ class EnvoyProcess:
 
     async def _spawn(self) -> Process:
         # No hot restart: its shared memory would stay behind with each Envoy that is killed, and its ids would collide.
-        flags = ["--disable-hot-restart", "--file-flush-interval-msec", "20", "--drain-time-s", str(DRAIN_TIME)]
+        flags = ["--disable-hot-restart", "--file-flush-interval-msec", "100", "--drain-time-s", str(DRAIN_TIME)]
         command = [str(self._binary), "-c", str(self._config), "-l", "warning", *flags, *self._flags]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]

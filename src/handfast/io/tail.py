@@ -25,10 +25,11 @@ MAX_LINE = 256 << 10
 ROTATE_AT = 64 << 20
 _MAX_BATCH = 1 << 20
 _SAVE_EVERY = 1.0
-_BUSY_PAUSE, _IDLE_PAUSE, _IDLE_AFTER = 0.02, 0.05, 25
-_REST = 0.1
-"""Seconds of rest after a batch that was all there was. What comes meanwhile is delivered as one, as each delivery has its price;
-the first line after a quiet time does not wait."""
+_PAUSE = 0.05
+_REST, _LONGEST_REST = 0.1, 1.0
+_REST_A_LINE = 0.01
+"""Seconds of rest after a batch that was all there was, the longer the more it held: each delivery has its price, and one a second
+is enough for a reader of a busy log. The first line after a quiet time does not wait."""
 
 
 class _Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,13 +111,11 @@ class Tail:
         """Take the batch before as delivered, and give the next one, as soon as there is one."""
         self._commit()
         await asyncio.sleep(self._rest)
-        idle = 0
         while not self._closed:
             if batch := self._read():
                 return batch
             self._commit()
-            idle += 1
-            await asyncio.sleep(_BUSY_PAUSE if idle < _IDLE_AFTER else _IDLE_PAUSE)
+            await asyncio.sleep(_PAUSE)
         raise StopAsyncIteration
 
     def close(self) -> None:
@@ -186,7 +185,6 @@ class Tail:
             current.offset = current.line_start = 0
         current.file.seek(current.offset)
         data = current.file.read(_MAX_BATCH)
-        self._rest = _REST if len(data) < _MAX_BATCH else 0.0
         end = data.rfind(b"\n") + 1
         if not end:
             self._skip(current, len(data))
@@ -197,6 +195,8 @@ class Tail:
         current.offset = current.line_start = current.offset + end
         kept = [line for line in lines if len(line) <= MAX_LINE]
         self.dropped += len(lines) - len(kept)
+        rest = min(max(_REST, len(lines) * _REST_A_LINE), _LONGEST_REST)
+        self._rest = rest if len(data) < _MAX_BATCH else 0.0
         return kept
 
     def _skip(self, current: _Open, length: int) -> None:

@@ -17,10 +17,11 @@ import structlog
 from handfast.access.policy import Host
 from handfast.access.slice import Slice
 from handfast.app.agent.findings import Findings
+from handfast.app.agent.in_force import InForce
 from handfast.app.agent.paths import AgentPaths
 from handfast.app.keeping import Ask, Kept
 from handfast.base.reasons import Reason
-from handfast.base.refusal import HandfastError, Unavailable
+from handfast.base.refusal import HandfastError
 from handfast.envoy.translate import Gateway, KeyPair, translate
 from handfast.io.ads import AdsServer
 from handfast.io.envoy_admin import EnvoyAdmin
@@ -30,8 +31,6 @@ from handfast.io.xds_state import Rejected
 
 _log = structlog.get_logger("handfast.agent")
 ACKNOWLEDGE_S = 30.0
-LOOK_EVERY_S = 0.01
-WARMING, STARTED = "listener_manager.total_listeners_warming", "listener_manager.workers_started"
 
 AskForHost = Callable[[str], Ask]
 
@@ -62,7 +61,7 @@ class GatewayKeeper:
         self.state = GatewayState()
         self._paths, self._ads, self._clock, self._ask = paths, ads, clock, ask
         self._by, self._jwks, self._findings = by, jwks, findings
-        self._admin = EnvoyAdmin(paths.socket("admin"))
+        self._in_force = InForce(EnvoyAdmin(paths.socket("admin")), clock)
         self._program = files("handfast.envoy").joinpath("access.lua").read_text()
         self._kept: dict[str, Kept] = {}
         self._settling: asyncio.Task[None] | None = None
@@ -125,19 +124,10 @@ class GatewayKeeper:
         """Wait for Envoy's word on what was published."""
         while not await self._ads.wait_acknowledged(digest, ACKNOWLEDGE_S):
             _log.warning("envoy.slow", slice=slice_.digest)
-        while not await self._is_serving():
-            await self._clock.sleep(LOOK_EVERY_S)
+        await self._in_force.wait()
         self._findings.resolve(Reason.ENVOY_REJECTED, Reason.SNAPSHOT_BAD)
         self.state.acknowledged.publish(slice_.digest)
         _log.debug("envoy.current", slice=slice_.digest, revision=slice_.revision)
-
-    async def _is_serving(self) -> bool:
-        """Tell whether what Envoy acknowledged is in force: it answers while it still prepares listeners, and serves after."""
-        try:
-            stats = await self._admin.stats(rf"^({WARMING}|{STARTED})$")
-        except Unavailable:
-            return False
-        return stats.get(STARTED) == 1 and not stats.get(WARMING)
 
     def rejected(self, rejected: Rejected) -> None:
         """Turn Envoy's rejection into a finding, with Envoy's words."""

@@ -160,5 +160,5 @@ def _plain(events: Sequence[Event]) -> list[dict[str, Any]]:
 
 
 def _name_of(line: bytes) -> str:
-    """Name an event by its row, so that one read twice is one event. Rows hold time, ports and connection number."""
+    """Name an event by its row, so that one read twice is one event. Rows hold time, ports and request ids."""
     return base64.b32encode(hashlib.sha256(line).digest()[:16]).decode().rstrip("=").lower()
