@@ -20,6 +20,9 @@ check: $(VENV)/ready-dev ## Look at style, types, layers
 bench: $(VENV)/ready-dev ## Measure, beside peers, in one run each
 	@$(BIN)/python -m bench.gateway
 	@$(BIN)/python -m bench.revocation
+	@$(BIN)/python -m bench.issuance
+	@$(BIN)/python -m bench.status
+	@$(BIN)/python -m bench.issuance
 
 # Locked dependencies, each with its hash; then this checkout itself.
 $(VENV)/ready: requirements.lock pyproject.toml

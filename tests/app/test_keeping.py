@@ -1,6 +1,7 @@
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,9 @@ from handfast.app.keeping import Kept
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused, Unavailable
 from handfast.io.credentials import Credential, save
+from handfast.trust.facts import fingerprint, pem_certificates
+from handfast.trust.renewal import SPREAD, Counting
+from handfast.trust.rotation import SETTLE
 from tests.app.issuers import Issuer
 from tests.support.clock import START, FakeClock
 
@@ -143,3 +147,61 @@ def test_a_file_that_others_can_read_is_said(issuer: Issuer):
     path.chmod(0o644)
     with pytest.raises(BadInput, match="others"):
         kept(issuer)
+
+
+def what_counts(credential: Credential, *, issuer: str = "", more: tuple[str, ...] = ()) -> Counting:
+    roots = {fingerprint(der) for der in pem_certificates(credential.bundle_pem)}
+    return Counting(issuer or credential.leaf.aki, frozenset({*roots, *more}))
+
+
+@pytest.mark.parametrize("changed", [{"issuer": "00"}, {"more": ("00",)}], ids=["another issuer", "another root"])
+async def test_what_is_superseded_is_renewed_early(issuer: Issuer, changed: dict[str, Any]):
+    """Not at once, as not every server may know yet; within a minute or so; and again, as what came is not what counts."""
+    one = kept(issuer)
+    first = await one.ensure()
+    one.told(what_counts(first, **changed))
+    assert await one.ensure() == first
+    issuer.clock.set(issuer.clock.now() + SETTLE + SPREAD)
+    second = await one.ensure()
+    assert second != first
+    assert await one.ensure() == second
+    issuer.clock.set(issuer.clock.now() + SETTLE + SPREAD)
+    assert await one.ensure() != second
+
+
+async def test_what_still_counts_stays(issuer: Issuer):
+    """Being told the same changes nothing, and a superseded one that counts again is not renewed for it."""
+    one = kept(issuer)
+    first = await one.ensure()
+    one.told(what_counts(first))
+    one.told(what_counts(first, issuer="00"))
+    one.told(what_counts(first))
+    issuer.clock.set(issuer.clock.now() + DAY / 4)
+    assert await one.ensure() == first
+
+
+async def test_who_waits_for_the_time_of_renewal_is_woken_by_news(issuer: Issuer):
+    """Otherwise a holder of a long certificate would sleep through a rotation."""
+    one = kept(issuer)
+    first = await one.ensure()
+    waiting = asyncio.create_task(one.wait())
+    await issuer.clock.advance(60)
+    assert not waiting.done()
+    one.told(what_counts(first, issuer="00"))
+    await asyncio.wait_for(waiting, 5)
+    assert one.next_look() <= (SETTLE + SPREAD).total_seconds()
+    assert issuer.clock.sleepers == 0
+
+
+async def test_an_early_renewal_that_fails_is_tried_again(issuer: Issuer):
+    """The old one stays meanwhile."""
+    one = kept(issuer)
+    first = await one.ensure()
+    one.told(what_counts(first, issuer="00"))
+    issuer.clock.set(issuer.clock.now() + SETTLE + SPREAD)
+    issuer.fault = AWAY
+    assert await one.ensure() == first
+    assert one.fault
+    assert one.next_look() <= 60
+    issuer.fault = None
+    assert await one.ensure() != first

@@ -18,6 +18,7 @@ from handfast.base.events import (
     OfferedCertificate,
     RequestDenied,
     RequestReported,
+    RotationStepped,
     WorldApplied,
 )
 from handfast.base.reasons import Reason
@@ -54,6 +55,7 @@ EVENTS: list[Event] = [
     DENIED,
     RequestReported(**{name: getattr(DENIED, name) for name in DENIED.__dataclass_fields__} | {"id": "p1", "status": 200}),
     FindingRaised(id="g1", at=AT, source="edge", reason=Reason.ENVOY_REJECTED, evidence={"envoy": "bad listener"}),
+    RotationStepped(id="s1", at=AT, step="switch", generation=2, root=1, issuer="4bac", stranded=1, requester="uid:0"),
 ]  # fmt: skip
 
 

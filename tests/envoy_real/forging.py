@@ -93,12 +93,13 @@ PLAIN_SUBJECT = subject((CN, UTF8, b"a"))
 
 @dataclass(frozen=True)
 class Draft:
-    """What a certificate is made of. ``extensions`` None leaves the whole field out, which is version 1."""
+    """What a certificate is made of. ``extensions`` None leaves the whole field out, which is version 1; ``serial`` 0 takes the next."""
 
     extensions: Sequence[bytes] | None = (NOT_CA, FOR_CLIENTS, GOOD_NAMES)
     subject: bytes = PLAIN_SUBJECT
     key: str = "p256"
     hash: str = "sha256"
+    serial: int = 0
     ends: datetime = field(default_factory=lambda: datetime.now(UTC) + timedelta(days=1))
 
 
@@ -129,7 +130,7 @@ def _tbs(issuer: Issued, draft: Draft, algorithm: bytes) -> bytes:
     versioned = draft.extensions is not None
     return der.sequence(
         der.tlv(0xA0, der.integer(2)) if versioned else b"",
-        der.integer(next(_serials)),
+        der.integer(draft.serial or next(_serials)),
         algorithm,
         issuer.cert.subject.public_bytes(),
         der.sequence(der.time(begins), der.time(draft.ends)),

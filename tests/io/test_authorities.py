@@ -24,8 +24,8 @@ from handfast.io.authorities import Authority, create_authority, open_authority
 from handfast.io.sealed import Passphrase
 from handfast.io.signers import KeySigner
 from handfast.trust import leaf
+from handfast.trust.algorithms import verify
 from handfast.trust.facts import facts, hex_serial, pem, pem_certificates
-from handfast.trust.lint import verify
 from handfast.trust.plan import LeafPlan, plan, serial_from
 from handfast.trust.revocation import RevocationReason, Revoked
 from tests.support.clock import START, FakeClock

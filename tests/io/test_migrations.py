@@ -37,7 +37,7 @@ async def test_our_schema_is_made(tmp_path: Path):
     """A new database has all tables."""
     await opened(tmp_path / "db", *load())
     wanted = {"certificates", "revisions", "events", "agents", "join_tokens", "traffic", "meta", "migrations"}
-    assert tables(tmp_path / "db") == wanted
+    assert tables(tmp_path / "db") >= wanted
 
 
 async def test_opening_again_changes_nothing(tmp_path: Path):

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handfast.base.refusal import BadInput
 from handfast.io.ports import Signer
-from handfast.io.signers import KeySigner
-from handfast.trust.lint import verify
+from handfast.io.signers import KeyKind, KeySigner, new_authority_key
+from handfast.trust.algorithms import verify
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -27,9 +27,16 @@ def test_the_public_key_is_the_keys():
     assert KeySigner(KEY).public_key_der == public
 
 
-@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1(), ec.SECP256K1()], ids=lambda curve: curve.name)
+@pytest.mark.parametrize("kind", KeyKind)
+async def test_each_kind_of_key_signs_by_its_own_algorithm(kind: KeyKind):
+    """What comes out verifies with the algorithm that follows from the public key."""
+    signer = KeySigner(new_authority_key(kind))
+    verify(await signer.sign(b"message"), b"message", signer.public_key_der)
+
+
+@pytest.mark.parametrize("curve", [ec.SECP521R1(), ec.SECP256K1()], ids=lambda curve: curve.name)
 def test_a_key_of_another_curve_is_refused(curve: ec.EllipticCurve):
-    """The template writes ecdsa-with-SHA256 over P-256 alone."""
+    """There is no algorithm for it in the table."""
     with pytest.raises(BadInput, match=curve.name):
         KeySigner(ec.generate_private_key(curve))
 

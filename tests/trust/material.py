@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from handfast.base.refusal import Refusal
 from handfast.base.spiffe import SpiffeId, TrustDomain
+from handfast.trust.addresses import StatusSite
 from handfast.trust.facts import IssuerFacts, issuer_facts
 from handfast.trust.plan import CsrFacts, LeafPlan, LeafRequest, plan, read_csr, serial_from
+from handfast.trust.profile import LEAF, Profile
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
 DOMAIN = TrustDomain("example.org")
@@ -106,12 +108,19 @@ def request(
     ttl: timedelta | None = None,
     reserved: bool = False,
     key: str = "p256",
+    profile: Profile = LEAF,
 ) -> LeafRequest:
-    return LeafRequest(identity=identity, csr=csr_facts(key), dns=dns, ttl=ttl, reserved=reserved)
+    return LeafRequest(identity=identity, csr=csr_facts(key), dns=dns, ttl=ttl, reserved=reserved, profile=profile)
 
 
-def planned(asked: LeafRequest | None = None, *, now: datetime = NOW, random: bytes = bytes(range(20))) -> LeafPlan:
-    outcome = plan(asked or request(), issuer(), workload=None, now=now, serial=serial_from(random))
+def planned(
+    asked: LeafRequest | None = None,
+    *,
+    now: datetime = NOW,
+    random: bytes = bytes(range(20)),
+    status: StatusSite | None = None,
+) -> LeafPlan:
+    outcome = plan(asked or request(), issuer(), workload=None, now=now, serial=serial_from(random), status=status)
     assert not isinstance(outcome, Refusal), outcome
     return outcome
 
@@ -134,4 +143,5 @@ def plans(draw: st.DrawFn) -> LeafPlan:
         key=draw(st.sampled_from(["p256", "p384", "rsa2048", "ed25519"])),
     )
     now = draw(st.datetimes(datetime(2026, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - bounds
-    return planned(asked, now=now, random=draw(st.binary(min_size=20, max_size=20)))
+    status = draw(st.none() | st.builds(StatusSite, st.just("http://status.example.org"), st.integers(1, 9)))
+    return planned(asked, now=now, random=draw(st.binary(min_size=20, max_size=20)), status=status)

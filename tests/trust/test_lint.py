@@ -17,12 +17,14 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window
-from handfast.trust import der, leaf
+from handfast.trust import addresses, der, leaf
+from handfast.trust.addresses import StatusAddresses, StatusSite
 from handfast.trust.lint import LintedPlan, compare, lint
 from handfast.trust.plan import LeafPlan
-from handfast.trust.profile import SERVER_AUTH
+from handfast.trust.profile import RESPONDER, SERVER_AUTH
 from tests.trust.material import DOMAIN, csr_facts, issuer, issuer_key, planned, plans, private_key, request
 
+CDP, AIA, NOT_CHECKED = "2.5.29.31", "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.48.1.5"
 SAN, EKU, SKI, AKI, USAGE, CONSTRAINTS = (f"2.5.29.{last}" for last in ("17", "37", "14", "35", "15", "19"))
 DNS = ("a.internal", "b.internal")
 
@@ -57,9 +59,9 @@ def with_field(tbs: bytes, at: int, value: bytes) -> bytes:
 
 def with_extensions(tbs: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
     """Change the extensions of a TBSCertificate, by object identifier."""
-    order = (CONSTRAINTS, USAGE, EKU, SAN, SKI, AKI)
+    order = (CONSTRAINTS, USAGE, EKU, SAN, SKI, AKI, CDP, AIA)
     (inner,) = der.children(der.children(tbs)[7])
-    extensions = dict(zip(order, der.children(inner), strict=True))
+    extensions = dict(zip(order, der.children(inner), strict=False))
     change(extensions)
     return with_field(tbs, 7, der.tlv(0xA3, der.sequence(*extensions.values())))
 
@@ -161,6 +163,74 @@ def test_an_extension_that_is_missing_is_found(oid: str):
     plan = good()
     tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.pop(oid) and None)
     assert findings(tbs, plan) == {"extensions"}
+
+
+def named() -> LeafPlan:
+    return planned(request(dns=DNS), status=StatusSite("http://status.example.org", 3))
+
+
+def points(url: str, *more: bytes) -> bytes:
+    return der.extension(CDP, der.sequence(der.sequence(der.tlv(0xA0, addresses.full_name(url))), *more))
+
+
+@pytest.mark.parametrize("oid", [CDP, AIA])
+def test_an_extension_about_status_that_is_missing_is_found(oid: str):
+    """Where status is published, each certificate says so."""
+    plan = named()
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.pop(oid) and None)
+    assert findings(tbs, plan) == {"extensions"}
+
+
+@pytest.mark.parametrize("oid", [CDP, AIA, NOT_CHECKED])
+def test_an_extension_about_status_that_nobody_planned_is_found(oid: str):
+    """A leaf that tells its checkers not to ask, or to ask elsewhere, is none of ours."""
+    plan, value = (
+        good(),
+        {
+            CDP: points("http://elsewhere"),
+            AIA: der.extension(AIA, addresses.authority_information("http://a", "http://b")),
+            NOT_CHECKED: der.extension(NOT_CHECKED, b"\x05\x00"),
+        },
+    )
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({oid: value[oid]}))
+    assert findings(tbs, plan) == {"extensions"}
+
+
+@pytest.mark.parametrize(
+    ("oid", "change", "finding"),
+    [
+        (CDP, lambda status: points(status.crl + "x"), "revocation_list"),
+        (CDP, lambda status: points(status.crl, der.sequence(der.tlv(0xA0, addresses.full_name("http://b")))), "revocation_list"),
+        (CDP, lambda _: der.extension(CDP, der.sequence()), "revocation_list"),
+        (AIA, lambda s: der.extension(AIA, addresses.authority_information(s.issuer, s.ocsp)), "authority_information"),
+        (AIA, lambda s: der.extension(AIA, addresses.authority_information(s.ocsp, "http://b")), "authority_information"),
+        (AIA, lambda s: der.extension(AIA, addresses.authority_information(s.ocsp, s.issuer), critical=True), "extensions"),
+    ],
+)  # fmt: skip
+def test_another_place_for_status_than_the_planned_one_is_found(
+    oid: str, change: Callable[[StatusAddresses], bytes], finding: str
+):
+    """Whoever asks elsewhere would not learn of a revocation."""
+    plan = named()
+    assert plan.status
+    value = change(plan.status)
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({oid: value}))
+    assert findings(tbs, plan) & {finding, "bytes"}
+
+
+def test_a_responder_that_is_not_marked_is_found():
+    """Its profile wants the mark that nobody asks for its own status."""
+    plan = planned(request(reserved=True, ttl=timedelta(days=7), profile=RESPONDER))
+    assert isinstance(lint(leaf.tbs(plan), plan), LintedPlan)
+    extensions = der.children(der.children(der.children(leaf.tbs(plan))[7])[0])
+    tbs = with_field(leaf.tbs(plan), 7, der.tlv(0xA3, der.sequence(*extensions[:-1])))
+    assert findings(tbs, plan) == {"extensions"}
+
+
+def test_a_responder_that_lives_long_is_found():
+    """Nobody can learn that it was revoked, so it is short-lived."""
+    plan = planned(request(reserved=True, ttl=timedelta(days=8), profile=RESPONDER))
+    assert findings(leaf.tbs(plan), plan) == {"window"}
 
 
 def test_an_extension_that_stands_there_twice_is_found():

@@ -17,6 +17,7 @@ from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window, whole_second
 from handfast.trust.entries import LONGEST_TTL, Workload
 from handfast.trust.plan import CsrFacts, LeafPlan, LeafRequest, is_dns_name, plan, read_csr, serial_from
+from handfast.trust.profile import LEAF
 from tests.trust.material import (
     DOMAIN,
     NOW,
@@ -359,3 +360,36 @@ def test_the_names_in_a_csr_do_not_count():
     builder = x509.CertificateSigningRequestBuilder(x509.Name([])).add_extension(names, critical=True)
     found = read_csr(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
     assert found == csr_facts()
+
+
+# The trust domain's own limits
+
+NARROW = replace(LEAF, identities=("team/*",), dns=("*.internal",), longest=timedelta(hours=2))
+
+
+def test_a_trust_domains_own_limits_bind_whoever_asks():
+    """Names and lives that are not among them are refused, with or without an entry."""
+    inside = replace(request(DOMAIN.id("team/payments"), dns=("pay.internal",), ttl=timedelta(hours=2)), profile=NARROW)
+    assert isinstance(outcome(inside), LeafPlan)
+    for outside, why in (
+        (replace(inside, identity=DOMAIN.id("payments")), Reason.ISSUANCE_NAME_NOT_ALLOWED),
+        (replace(inside, dns=("pay.example.org",)), Reason.ISSUANCE_NAME_NOT_ALLOWED),
+        (replace(inside, ttl=timedelta(hours=3)), Reason.ISSUANCE_TOO_LONG),
+    ):
+        assert reason(outcome(outside)) is why
+    entry = Workload(DOMAIN.id("team/payments"), dns=("pay.example.org",), ttl=timedelta(hours=1))
+    assert reason(outcome(replace(inside, dns=(), ttl=None), entry)) is Reason.ISSUANCE_NAME_NOT_ALLOWED
+
+
+def test_without_a_life_asked_for_the_longest_counts_where_a_day_is_too_long():
+    """The usual day is cut to what the trust domain allows."""
+    found = planned(replace(request(DOMAIN.id("team/payments")), profile=NARROW))
+    assert found.window.not_after - NOW <= timedelta(hours=2)
+
+
+def test_the_platforms_own_certificates_are_not_bound_by_them():
+    """A narrow policy must not keep the server and the gateways from serving."""
+    own = replace(
+        request(DOMAIN.id("handfast/server"), dns=("localhost",), ttl=timedelta(days=7), reserved=True), profile=NARROW
+    )
+    assert isinstance(outcome(own), LeafPlan)

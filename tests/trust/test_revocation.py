@@ -11,9 +11,22 @@ from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
 from handfast.base.windows import whole_second
+from handfast.trust import der
 from handfast.trust.facts import hex_serial
 from handfast.trust.leaf import assemble
-from handfast.trust.revocation import CRL_LIFE, CrlPlan, RevocationReason, Revoked, crl_plan, live, tbs
+from handfast.trust.revocation import (
+    CRL_LIFE,
+    CrlOutline,
+    CrlPlan,
+    RevocationReason,
+    Revoked,
+    around,
+    crl_plan,
+    entry,
+    live,
+    signed,
+    tbs,
+)
 from tests.trust.material import NOW, ca_der, issuer, issuer_key
 
 _FLAGS = {
@@ -141,3 +154,61 @@ def test_a_number_that_no_list_can_have_is_bad_input(number: int):
     """RFC 5280 section 5.2.3: 20 octets, not negative."""
     with pytest.raises(BadInput, match="number"):
         crl_plan((), issuer(), number=number, now=NOW)
+
+
+# Lists whose entries somebody else keeps
+
+
+def uris(*urls: str) -> list[x509.GeneralName]:
+    return [x509.UniformResourceIdentifier(url) for url in urls]
+
+
+def built_around(outline: CrlOutline) -> x509.CertificateRevocationList:
+    """Make the same list with the builder of `cryptography`, with one entry."""
+    ca = x509.load_der_x509_certificate(ca_der())
+    ski = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski)
+    builder = x509.CertificateRevocationListBuilder(ca.subject, outline.window.not_before, outline.window.not_after)
+    builder = builder.add_extension(aki, critical=False).add_extension(x509.CRLNumber(outline.number), critical=False)
+    if outline.base is not None:
+        builder = builder.add_extension(x509.DeltaCRLIndicator(outline.base), critical=True)
+    if outline.places:
+        place = x509.IssuingDistributionPoint(uris(*outline.places), None, False, False, None, False, False)
+        builder = builder.add_extension(place, critical=True)
+    if outline.freshest:
+        point = x509.DistributionPoint(uris(outline.freshest), None, None, None)
+        builder = builder.add_extension(x509.FreshestCRL([point]), critical=False)
+    one = x509.RevokedCertificateBuilder(0xABC, whole_second(NOW)).build()
+    return builder.add_revoked_certificate(one).sign(issuer_key(), hashes.SHA256())
+
+
+@given(
+    st.none() | st.integers(0, 2**100),
+    st.lists(st.sampled_from(["http://a/0.crl", "http://b/0.crl"]), unique=True),
+    st.sampled_from(["", "http://a/0-delta.crl"]),
+)
+def test_what_stands_around_entries_is_what_the_builder_writes(base: int | None, places: list[str], freshest: str):
+    """Byte for byte: a shard, a list of changes, a list that names its changes."""
+    window = crl_plan((), issuer(), number=1, now=NOW).window
+    outline = CrlOutline(issuer=issuer(), number=9, window=window, places=tuple(places), freshest=freshest, base=base)
+    listed = entry("0abc", int(NOW.timestamp()), "unspecified")
+    before, after = around(outline, len(listed))
+    assert before + listed + after == built_around(outline).tbs_certlist_bytes
+
+
+@given(st.integers(0, 70000))
+def test_what_stands_around_a_signed_list_is_what_is_assembled(size: int):
+    """For any length of it, in the shortest form."""
+    before, after = around(
+        CrlOutline(issuer=issuer(), number=1, window=crl_plan((), issuer(), number=1, now=NOW).window), size
+    )
+    message = before + bytes(size) + after
+    head, tail = signed(len(message), issuer(), b"signature")
+    assert head + message + tail == der.sequence(message, issuer().algorithm.identifier, der.bit_string(b"signature"))
+
+
+@pytest.mark.parametrize("serial", ["00", "01", "7f", "80", "0080", "ff" * 20, "00" * 3 + "01"])
+def test_an_entrys_serial_is_an_integer(serial: str):
+    """Whatever its spelling, it is written in as few octets as keep its sign."""
+    wanted = der.sequence(der.integer(int(serial, 16)), der.time(NOW))
+    assert entry(serial, int(NOW.timestamp()), "unspecified") == wanted

@@ -21,7 +21,7 @@ def warnings(world: World) -> list[str]:
         for route in host.routes
         for doubt in _route_doubts(world, host, route)
     ]
-    return [*of_hosts, *_shared_names(world)]
+    return [*of_hosts, *_shared_names(world), *_authority_doubts(world)]
 
 
 def _route_doubts(world: World, host: Host, route: Route) -> Iterator[str]:
@@ -30,7 +30,7 @@ def _route_doubts(world: World, host: Host, route: Route) -> Iterator[str]:
     if route.allow is Open.ANYONE:
         yield _open_doubt(host)
     elif route.allow is Open.ANY_CERTIFICATE:
-        yield "lets in every identity of the trust domain"
+        yield f"lets in every identity of the trust domain{_partners_too(host)}"
     elif not route.allow:
         yield "allows nobody"
     if route.deny and host.clients.certificate is CertificateMode.OFF:
@@ -55,9 +55,16 @@ def _rule_doubts(world: World, host: Host, route: Route) -> Iterator[str]:
             yield f"allow {name} adds nothing: allow {pattern_text(wider.identity, own=world.trust_domain)} covers it"
         if route.methods and rule.methods and not set(rule.methods) & set(route.methods):
             yield f"allow {name} has no effect: the route has none of its methods"
+    if IdentityPattern(world.trust_domain, "", prefix=True) in allowed and host.clients.partners:
+        yield f"allow *{_partners_too(host)}"
     for pattern in sorted({*denied, *allowed}):
         if doubt := _identity_doubt(world, host, pattern):
             yield f"{pattern_text(pattern, own=world.trust_domain)}: {doubt}"
+
+
+def _partners_too(host: Host) -> str:
+    names = ", ".join(host.clients.partners)
+    return f", and every certificate that {names} gives a name to" if names else ""
 
 
 def _by_identity(rules: Iterable[Rule]) -> Mapping[IdentityPattern, list[Rule]]:
@@ -94,6 +101,11 @@ def covers(wide: Rule, narrow: Rule) -> bool:
 
 
 def _identity_doubt(world: World, host: Host, pattern: IdentityPattern) -> str:
+    lenders = {name for name, lent in host.clients.lent if _meet(pattern, lent)}
+    if lenders & set(host.clients.partners):
+        return ""
+    if lenders and not _is_granted(world, pattern):
+        return f"only {', '.join(sorted(lenders))} gives such names, which the host does not trust"
     if pattern.trust_domain not in host.clients.trust:
         return "the host does not trust this trust domain"
     if f"{pattern.name}/".startswith(RESERVED) or _is_granted(world, pattern):
@@ -101,10 +113,29 @@ def _identity_doubt(world: World, host: Host, pattern: IdentityPattern) -> str:
     return "no workload has this identity"
 
 
+def _meet(one: IdentityPattern, other: IdentityPattern) -> bool:
+    """Tell whether there is an identity that both mean."""
+    if one.trust_domain != other.trust_domain:
+        return False
+    a, b = one.name, other.name
+    return a == b or (one.prefix and b.startswith(a)) or (other.prefix and a.startswith(b))
+
+
 def _is_granted(world: World, pattern: IdentityPattern) -> bool:
     if not pattern.prefix:
         return pattern.name in world.workloads
     return any(pattern.matches(workload.identity) for workload in world.workloads.values())
+
+
+def _authority_doubts(world: World) -> Iterator[str]:
+    for name, authority in sorted(world.authorities.items()):
+        unnamed = [host for host in authority.hosts if name not in world.hosts[host].clients.partners]
+        if unnamed:
+            yield f"{name}: does not count at {', '.join(unnamed[:4])}, whose clients.trust does not name it"
+        if authority.revocation is None:
+            yield f"{name}: what it revokes is not learned, as it has no 'revocation'"
+        elif not authority.revocation.refuse:
+            yield f"{name}: lets in certificates of which it is not known whether they are revoked"
 
 
 def _shared_names(world: World) -> list[str]:

@@ -14,6 +14,7 @@ from handfast.access.values import duration_text
 from handfast.access.world import World
 from handfast.access.world_file import document
 from handfast.trust.entries import DEFAULT_TTL
+from handfast.trust.facts import fingerprint, pem_certificates
 
 _Plain = Mapping[str, object]
 _UNWRITTEN: Mapping[str, str] = {
@@ -23,7 +24,7 @@ _UNWRITTEN: Mapping[str, str] = {
     "ttl": duration_text(DEFAULT_TTL),
     "certificate": CertificateMode.REQUIRED.value,
 }
-_LISTS = frozenset({"allow", "deny", "dns", "trust"})
+_LISTS = frozenset({"allow", "deny", "dns", "trust", "roots", "hosts"})
 
 
 class Kind(StrEnum):
@@ -44,7 +45,7 @@ class Change:
 
 
 def changes(old: World | None, new: World) -> tuple[Change, ...]:
-    """Give what differs: the trust domain, then workloads, hosts and routes by name. None is the world before the first."""
+    """Give what differs: trust domain, authorities, workloads, hosts and routes by name. None is the world before the first."""
     before, after = (_things(document(old)) if old else {}), _things(document(new))
     return tuple(
         found for what in _in_order(before, after) if (found := _change(what, before.get(what), after.get(what)))
@@ -52,8 +53,10 @@ def changes(old: World | None, new: World) -> tuple[Change, ...]:
 
 
 def _things(plain: _Plain) -> dict[str, _Plain]:
-    """Give each workload, host and route under its name, and nothing of it twice."""
+    """Give each authority, workload, host and route under its name, and nothing of it twice."""
     things: dict[str, _Plain] = {"trust domain": {"name": plain["trust_domain"]}}
+    named = _mapping(plain.get("authorities", {}))
+    things |= {f"authority {name}": _authority(_mapping(one)) for name, one in named.items()}
     things |= {f"workload {name}": _mapping(one) for name, one in _mapping(plain.get("workloads", {})).items()}
     for name, host in _mapping(plain.get("hosts", {})).items():
         own = dict(_mapping(host))
@@ -64,9 +67,28 @@ def _things(plain: _Plain) -> dict[str, _Plain]:
     return things
 
 
+def _authority(plain: _Plain) -> _Plain:
+    """Give an authority with its certificates as fingerprints, and with its rules as one text: their order counts."""
+    roots, rules, revocation = plain["roots_pem"], plain["identities"], dict(_mapping(plain.get("revocation", {})))
+    assert isinstance(roots, str)
+    assert isinstance(rules, list)
+    if "crl_pem" in revocation:
+        revocation["crl_pem"] = fingerprint(str(revocation["crl_pem"]).encode())[:16]
+    texts = (
+        f"{{{', '.join(f'{field}: {text}' for field, text in rule['match'].items())}}} is {rule['identity']}"
+        for rule in rules
+    )
+    return {
+        "roots": [fingerprint(der)[:16] for der in pem_certificates(roots)],
+        "hosts": plain["hosts"],
+        "identities": "; ".join(texts),
+        "revocation": revocation,
+    }
+
+
 def _in_order(before: Mapping[str, _Plain], after: Mapping[str, _Plain]) -> list[str]:
     """Take the order of the new world, with what is gone behind its kind."""
-    kinds = ("trust", "workload", "host", "route")
+    kinds = ("trust", "authority", "workload", "host", "route")
     names = {name: (kinds.index(name.partition(" ")[0]), name) for name in (*after, *before)}
     return sorted(names, key=lambda name: names[name])
 

@@ -100,12 +100,12 @@ def decide(host: Host, visitor: Visitor, request: Request) -> Decision:
 
 
 def as_seen(host: Host, visitor: Visitor) -> Visitor:
-    """Give the visitor as a host sees it: nobody where it asks for no certificate, refused where it does not trust the domain."""
+    """Give the visitor as a host sees it: nobody where it asks for no certificate, refused where who vouches does not count."""
     if not isinstance(visitor, SpiffeId):
         return visitor
     if host.clients.certificate is CertificateMode.OFF:
         return None
-    return visitor if visitor.trust_domain in host.clients.trust else foreign(visitor)
+    return visitor if host.clients.admits(visitor) else foreign(visitor)
 
 
 def _refuse(reason: Reason, *, status: int = FORBIDDEN) -> Decision:

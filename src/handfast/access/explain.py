@@ -123,7 +123,8 @@ def _why(told: Explanation) -> str:
     if decision.allowed:
         return _why_allowed(decision)
     if decision.reason is Reason.IDENTITY_FOREIGN_DOMAIN:
-        return f"the host trusts {', '.join(domain.name for domain in told.host.clients.trust)}"
+        clients = told.host.clients
+        return f"the host trusts {', '.join((*(domain.name for domain in clients.trust), *clients.partners))}"
     if route is None:
         return _why_outside(told)
     if decision.reason is Reason.POLICY_NO_MATCH and not route.covers_method(request.method):

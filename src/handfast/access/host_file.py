@@ -6,10 +6,11 @@ order means nothing are kept sorted, so that two hosts that decide alike are equ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from handfast.access import values
+from handfast.access.authority import ForeignAuthority
 from handfast.access.patterns import OPEN_WORDS, parse_pattern, pattern_text
 from handfast.access.policy import (
     JWKS_PATH,
@@ -38,8 +39,8 @@ ROUTE_KEYS = ("path", "upstream", "allow", "deny", "methods", "mode", "headers")
 RULE_KEYS = ("identity", "methods")
 
 
-def parse_host(name: str, node: Node, *, own: TrustDomain) -> Host:
-    """Read one entry of ``hosts``; ``own`` is the world's trust domain.
+def parse_host(name: str, node: Node, *, own: TrustDomain, authorities: Iterable[ForeignAuthority] = ()) -> Host:
+    """Read one entry of ``hosts``; ``own`` is the world's trust domain, ``authorities`` those that it names beside it.
 
     Raises:
         BadInput: a key is missing, unknown or wrong, or two keys contradict each other.
@@ -47,7 +48,7 @@ def parse_host(name: str, node: Node, *, own: TrustDomain) -> Host:
     found = table(node, HOST_KEYS)
     placed(found.place, lambda: values.dns_name(name))
     listen = value(found.need("listen", hint="the port to serve on, such as 8443"), values.listen)
-    clients = _clients(found.nodes.get("clients"), own)
+    clients = _clients(found.nodes.get("clients"), name, own, tuple(authorities))
     session = value(found.nodes["session"], values.truth) if "session" in found.nodes else False
     if session and clients.certificate is CertificateMode.OFF:
         raise found.nodes["session"].place.error(
@@ -68,7 +69,7 @@ def host_document(host: Host, *, own: TrustDomain) -> dict[str, object]:
     plain: dict[str, object] = {
         "listen": str(host.listen),
         "clients": {
-            "trust": [domain.name for domain in host.clients.trust],
+            "trust": [*(domain.name for domain in host.clients.trust), *host.clients.partners],
             "certificate": host.clients.certificate.value,
         },
         "routes": [_route_document(route, own) for route in host.routes],
@@ -79,10 +80,17 @@ def host_document(host: Host, *, own: TrustDomain) -> dict[str, object]:
 # Clients
 
 
-def _clients(node: Node | None, own: TrustDomain) -> Clients:
+def _clients(node: Node | None, host: str, own: TrustDomain, authorities: tuple[ForeignAuthority, ...]) -> Clients:
     found = table(node, CLIENTS_KEYS).nodes if node else {}
     mode = value(found["certificate"], _certificate) if "certificate" in found else CertificateMode.REQUIRED
-    return Clients(_trust(found["trust"], own) if "trust" in found else (own,), mode)
+    by_name = {one.name: one for one in authorities}
+    trust = _trust(found["trust"], host, own, by_name) if "trust" in found else (own.name,)
+    return Clients(
+        trust=tuple(TrustDomain(name) for name in trust if name not in by_name),
+        certificate=mode,
+        partners=tuple(sorted(name for name in trust if name in by_name)),
+        lent=tuple((one.name, pattern) for _, one in sorted(by_name.items()) for pattern in one.patterns(own)),
+    )
 
 
 def _certificate(text: str) -> CertificateMode:
@@ -90,8 +98,8 @@ def _certificate(text: str) -> CertificateMode:
     return CertificateMode.OFF if text == "false" else values.word(CertificateMode, text)
 
 
-def _trust(node: Node, own: TrustDomain) -> tuple[TrustDomain, ...]:
-    trust = distinct(items(node, most=1000), lambda one: value(one, partial(_own_domain, own)))
+def _trust(node: Node, host: str, own: TrustDomain, authorities: Mapping[str, ForeignAuthority]) -> tuple[str, ...]:
+    trust = distinct(items(node, most=1000), lambda one: value(one, partial(_trusted, host, own, authorities)))
     if not trust:
         raise node.place.error(
             "a host trusts at least one trust domain", hint="to ask for no certificate: 'certificate: off'"
@@ -99,13 +107,18 @@ def _trust(node: Node, own: TrustDomain) -> tuple[TrustDomain, ...]:
     return trust
 
 
-def _own_domain(own: TrustDomain, text: str) -> TrustDomain:
-    if text != own.name:
+def _trusted(host: str, own: TrustDomain, authorities: Mapping[str, ForeignAuthority], text: str) -> str:
+    """Read who counts. Both sides have to say so: the host names the authority, and the authority the host."""
+    if text == own.name:
+        return text
+    if text not in authorities:
         raise BadInput(
-            f"{text[:80]!r} is another authority, which is not yet supported",
-            hint=f"only {own.name} can be trusted for now",
+            f"{text[:80]!r} is neither this trust domain nor one of 'authorities'",
+            hint=f"known here: {', '.join((own.name, *authorities))}",
         )
-    return own
+    if host not in authorities[text].hosts:
+        raise BadInput(f"the authority {text!r} does not count at this host", hint="add the host to its 'hosts'")
+    return text
 
 
 # Routes

@@ -29,7 +29,7 @@ def identify(facts: CertificateFacts, *, trust: Collection[TrustDomain]) -> Spif
     A leaf is for client authentication (RFC 5280 section 4.2.1.12; ``anyExtendedKeyUsage`` alone is not enough) and has
     exactly one URI SAN, a SPIFFE id (X509-SVID section 2) of one of the trust domains in ``trust``.
     """
-    return _unfit(facts) or _identity(facts.uri_sans, trust)
+    return unfit(facts) or _identity(facts.uri_sans, trust)
 
 
 def standing(facts: CertificateFacts, *, revoked: Container[str], now: datetime) -> Refusal | None:
@@ -46,7 +46,8 @@ def standing(facts: CertificateFacts, *, revoked: Container[str], now: datetime)
     return None
 
 
-def _unfit(facts: CertificateFacts) -> Refusal | None:
+def unfit(facts: CertificateFacts) -> Refusal | None:
+    """Tell what keeps a leaf from proving who a client is, whoever issued it: its uses, its key, its signature."""
     if facts.is_ca:
         return Refusal(Reason.CERT_IS_CA)
     if facts.ekus is None:

@@ -140,10 +140,23 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Whose certificates count at a host, and whether one is asked for."""
+    """Whose certificates count at a host, and whether one is asked for.
+
+    ``trust`` are trust domains, ``partners`` the authorities that are not ours. ``lent`` are, of all authorities of the world, the
+    names that their rules may give: who bears one of those was named by that authority, and counts where that one does.
+    """
 
     trust: tuple[TrustDomain, ...]
     certificate: CertificateMode
+    partners: tuple[str, ...] = ()
+    lent: tuple[tuple[str, IdentityPattern], ...] = ()
+
+    def admits(self, identity: SpiffeId) -> bool:
+        """Tell whether whoever vouches for ``identity`` counts here."""
+        for authority, pattern in self.lent:
+            if pattern.matches(identity):
+                return authority in self.partners
+        return identity.trust_domain in self.trust
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from handfast.access import host_file, values, world_file
+from handfast.access import authority_file, host_file, issuance_file, values, world_file
 from handfast.access.policy import CertificateMode, IdentityField, Open, RouteMode
+from handfast.trust.foreign import FIELDS
 
 Schema = dict[str, object]
 
@@ -29,6 +30,13 @@ def schema() -> Schema:
                 "trust_domain": _text(
                     "The trust domain of all identities here.", r"[a-z0-9._-]+", "example.org", most=255
                 ),
+                "issuance": _issuance(),
+                "authorities": _named(
+                    "Authorities that are not ours, by name.",
+                    authority_file.NAME_PATTERN,
+                    _authority(),
+                    authority_file.MAX_AUTHORITIES,
+                ),
                 "workloads": _named(
                     "Who may get a certificate, by name.", _SEGMENTS, _workload(), world_file.MAX_WORKLOADS
                 ),
@@ -43,6 +51,82 @@ def schema() -> Schema:
             "rules": _list("Rules; their order does not count.", {"$ref": "#/$defs/rule"}, host_file.MAX_RULES),
         },
     }
+
+
+def _issuance() -> Schema:
+    most = issuance_file.MAX_PATTERNS
+    identities = _list(
+        "Names, or what they begin with; all unless given.", _text("", rf"{_SEGMENTS}|({_SEGMENTS}/)?\*"), most
+    )
+    dns = _list("DNS names, or what they end with (*.internal); all unless given.", _dns_pattern(), most)
+    keys = _list(
+        "Types of keys; all unless given.", {"enum": list(issuance_file.KEY_TYPES)}, len(issuance_file.KEY_TYPES)
+    )
+    longest = _text("The longest life of a certificate.", values.DURATION_PATTERN, "24h", "7d")
+    parts: Schema = {"identities": identities, "dns": dns, "keys": keys, "longest": longest}
+    return _or_nothing(_object("What the authority signs at most, whoever asks.", parts, []))
+
+
+def _dns_pattern() -> Schema:
+    return _text("", rf"(\*\.)?{values.DNS_PATTERN}", "ledger.internal", "*.internal", most=values.MAX_DNS_BYTES)
+
+
+def _authority() -> Schema:
+    host = _text("", values.DNS_PATTERN)
+    return {
+        **_object(
+            "Roots of somebody else, and what their certificates are called here.",
+            {
+                "roots": _text(
+                    "A PEM file beside this one: roots and issuing CAs, the whole chain.", r".+", "acme.pem"
+                ),
+                "roots_pem": _text("The text of such a file.", r"[\s\S]*-----BEGIN CERTIFICATE-----[\s\S]*"),
+                "hosts": {
+                    **_list("The hosts at which it counts; each names it in clients.trust too.", host, 1000),
+                    "minItems": 1,
+                },
+                "revocation": _revocation(),
+                "identities": {
+                    "description": "Which certificates get which names; the first that matches counts.",
+                    "type": "array",
+                    "items": _name_rule(),
+                    "minItems": 1,
+                    "maxItems": authority_file.MAX_NAME_RULES,
+                },
+            },
+            ["hosts", "identities"],
+        ),
+        "oneOf": [{"required": ["roots"]}, {"required": ["roots_pem"]}],
+    }
+
+
+def _revocation() -> Schema:
+    crl = _text("A list's URL, or a file beside this one.", r"\S+", "http://crl.partner.example/ca.crl", "partner.crl")
+    unknown = {
+        "description": "What becomes of a certificate of which it is not known whether it is revoked.",
+        "enum": list(authority_file.WHEN_UNKNOWN),
+        "default": authority_file.WHEN_UNKNOWN[0],
+    }
+    text = _text("The text of such a file.", r"[\s\S]*-----BEGIN X509 CRL-----[\s\S]*")
+    parts = {"crl": crl, "crl_pem": text, "when_unknown": unknown}
+    return {
+        **_object("How it is learned what the authority revoked.", parts, []),
+        "oneOf": [{"required": ["crl"]}, {"required": ["crl_pem"]}],
+    }
+
+
+def _name_rule() -> Schema:
+    value = _text("", r".+", "Acme", "*", "*.acme.example", "team/*", most=authority_file.MAX_TEXT_BYTES)
+    match = {
+        "description": "What the certificate says: a whole value, or one with '*' for a part.",
+        "type": "object",
+        "propertyNames": {"enum": list(FIELDS)},
+        "additionalProperties": value,
+        "minProperties": 1,
+        "examples": [{"organization": "Acme", "common_name": "*"}],
+    }
+    identity = _text("The name that it gets.", authority_file.IDENTITY_PATTERN, "acme/{common_name}")
+    return _object("Certificates, and their name.", {"match": match, "identity": identity}, ["match", "identity"])
 
 
 def _workload() -> Schema:
@@ -83,7 +167,9 @@ def _host() -> Schema:
 
 def _clients() -> Schema:
     trust = _list(
-        "Trust domains whose certificates count here; the world's own unless given.", _text("", r"[a-z0-9._-]+"), 1000
+        "Whose certificates count here: the world's own trust domain (unless given), and authorities.",
+        _text("", r"[a-z0-9._-]+"),
+        1000,
     )
     certificate = {
         "description": "off: ask for none. optional: ask, and answer 403 where a route wants one. required: no handshake without one.",

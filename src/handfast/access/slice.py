@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from handfast.access.world import World
 from handfast.access.world_file import document, parse_world
 from handfast.base.refusal import BadInput
+from handfast.trust.foreign_crl import RevocationList
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Slice:
 
     ``roots`` are what client certificates are verified against; ``issuers`` are CA certificates known here, used to explain
     a chain and never to trust one; ``crls`` cover every CA in ``issuers``, and are empty while nothing is revoked. All are
-    PEM texts. ``denied`` are SHA-256 fingerprints (lower case hex) of revoked certificates that have not expired.
+    PEM texts. The world carries the revocation lists of authorities that are not ours. ``denied`` are SHA-256 fingerprints (lower case hex) of revoked certificates that have not expired.
     """
 
     digest: str
@@ -38,6 +40,7 @@ def document_of(slice_: Slice) -> dict[str, object]:
         "digest": slice_.digest,
         "revision": slice_.revision,
         "world": document(slice_.world),
+        "lists": {name: [_list_document(one) for one in lists] for name, lists in sorted(slice_.world.lists.items())},
         "roots": list(slice_.roots),
         "issuers": list(slice_.issuers),
         "crls": list(slice_.crls),
@@ -55,6 +58,8 @@ def parse_slice(raw: bytes, before: Slice | None = None) -> Slice:
         plain = json.loads(raw)
         same = before is not None and plain["world"] == document(before.world)
         world = before.world if before and same else parse_world(json.dumps(plain["world"]), file="slice")
+        revoked = _lists(plain["lists"])
+        world = world if world.lists == revoked else replace(world, lists=revoked)
         lists = {name: _texts(plain[name]) for name in ("roots", "issuers", "crls", "denied")}
         slice_ = make_slice(revision=_revision(plain["revision"]), world=world, **lists)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -70,6 +75,21 @@ def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise TypeError("not a list of texts")
     return tuple(value)
+
+
+def _list_document(one: RevocationList) -> dict[str, object]:
+    return {"ca": one.ca, "since": one.since, "until": one.until, "serials": list(one.serials)}
+
+
+def _lists(value: object) -> Mapping[str, tuple[RevocationList, ...]]:
+    if not isinstance(value, dict) or not all(isinstance(lists, list) for lists in value.values()):
+        raise TypeError("not lists by name")
+    return {name: tuple(_list(one) for one in lists) for name, lists in value.items()}
+
+
+def _list(plain: dict[str, object]) -> RevocationList:
+    (ca,) = _texts([plain["ca"]])
+    return RevocationList(ca, _revision(plain["since"]), _revision(plain["until"]), _texts(plain["serials"]))
 
 
 def _revision(value: object) -> int:

@@ -12,8 +12,10 @@ from hashlib import sha256
 from ipaddress import ip_address
 
 from handfast.access import values
+from handfast.access.authority_file import MAX_AUTHORITIES, authority_document, parse_authority, refuse_collisions
 from handfast.access.cautions import warnings
 from handfast.access.host_file import host_document, parse_host
+from handfast.access.issuance_file import issuance_document, parse_issuance
 from handfast.access.patterns import OPEN_WORDS
 from handfast.access.policy import Host, Listen
 from handfast.access.world import World
@@ -21,6 +23,7 @@ from handfast.access.yaml_lines import MAX_BYTES, Node, any_table, distinct, ite
 from handfast.base.refusal import BadInput
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.trust.entries import DEFAULT_TTL, RESERVED, Workload
+from handfast.trust.profile import LEAF
 
 __all__ = ["digest", "document", "parse_world", "warnings"]
 
@@ -28,10 +31,9 @@ MAX_HOSTS = 1000
 MAX_WORKLOADS = 10_000
 MAX_DNS_NAMES = 64
 
-WORLD_KEYS = ("trust_domain", "workloads", "hosts")
+WORLD_KEYS = ("trust_domain", "issuance", "authorities", "workloads", "hosts")
 WORKLOAD_KEYS = ("dns", "ttl")
 LATER: Mapping[str, str] = {
-    "authorities": "remove it; for now a host trusts the world's own trust domain alone",
     "services": "remove it; for now a gateway in front of the service does its part: see 'hosts'",
 }
 LATER_OF_WORKLOADS: Mapping[str, str] = {
@@ -52,11 +54,16 @@ def parse_world(text: str, *, file: str = "") -> World:
     own = value(root.need("trust_domain", hint="such as example.org"), TrustDomain)
     workloads = _entries(root.nodes.get("workloads"), MAX_WORKLOADS)
     hosts = _entries(root.nodes.get("hosts"), MAX_HOSTS)
+    named = _entries(root.nodes.get("authorities"), MAX_AUTHORITIES)
+    authorities = {name: parse_authority(name, node, own=own, hosts=hosts) for name, node in named.items()}
     world = World(
         trust_domain=own,
+        issuance=parse_issuance(root.nodes["issuance"], own) if "issuance" in root.nodes else LEAF,
         workloads={name: _workload(name, node, own) for name, node in workloads.items()},
-        hosts={name: parse_host(name, node, own=own) for name, node in hosts.items()},
+        hosts={name: parse_host(name, node, own=own, authorities=authorities.values()) for name, node in hosts.items()},
+        authorities=authorities,
     )
+    refuse_collisions(authorities, named, world.workloads.values(), own)
     _refuse_clashes(world.hosts.values(), hosts)
     _refuse_large(world, file)
     return world
@@ -68,6 +75,10 @@ def document(world: World) -> dict[str, object]:
     Written down as JSON or YAML and parsed again it is an equal world.
     """
     plain: dict[str, object] = {"trust_domain": world.trust_domain.name}
+    if issuance := issuance_document(world.issuance):
+        plain["issuance"] = issuance
+    if world.authorities:
+        plain["authorities"] = {name: authority_document(one) for name, one in sorted(world.authorities.items())}
     if world.workloads:
         plain["workloads"] = {name: _workload_document(one) for name, one in sorted(world.workloads.items())}
     if world.hosts:

@@ -1,6 +1,7 @@
 """Keeping a certificate fresh: the first one, and each next one at two thirds of the life of the one before.
 
-Every new certificate has a new key. A failed renewal is tried again, sooner as the end comes nearer; the old one stays.
+Or earlier, where its holder was told that another authority issues by now, or that other roots are delivered. Every new
+certificate has a new key. A failed renewal is tried again, sooner as the end comes nearer; the old one stays.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -18,6 +20,8 @@ from handfast.base.refusal import HandfastError
 from handfast.io.credentials import Credential, load, new_key, save
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
+from handfast.trust.facts import pem_certificates
+from handfast.trust.renewal import Counting, renew_at, superseded
 
 _log = structlog.get_logger("handfast")
 
@@ -33,6 +37,8 @@ class Kept:
         self._path, self._clock, self._ask = path, clock, ask
         self._jitter = random.uniform(-1, 1)  # noqa: S311 - spreads renewals, keeps no secret
         self._alone = asyncio.Lock()
+        self._told: Topic[Counting | None] = Topic(None)
+        self._superseded_since: datetime | None = None
         self.fault = ""  # why the last renewal failed; empty where it did not
         held = load(path)
         self.current: Topic[Credential | None] = Topic(held if held and held.window.contains(clock.now()) else None)
@@ -48,7 +54,7 @@ class Kept:
 
     async def _ensured(self) -> Credential:
         held = self.current.value
-        if held and self._clock.now() < held.window.renew_at(self._jitter):
+        if held and self._clock.now() < self._due(held):
             return held
         try:
             return await self._renew()
@@ -66,7 +72,38 @@ class Kept:
         save(self._path, credential)
         self.fault = ""
         self.current.publish(credential)
+        self._superseded_since = None
+        self._weigh()
         return credential
+
+    def told(self, counting: Counting) -> None:
+        """Learn what counts now. Where the credential is of something else, it is renewed early; who waits is woken."""
+        self._told.publish(counting)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        held, counting = self.current.value, self._told.value
+        if (
+            held is None
+            or counting is None
+            or not superseded(held.leaf.aki, pem_certificates(held.bundle_pem), counting)
+        ):
+            self._superseded_since = None
+        else:
+            self._superseded_since = self._superseded_since or self._clock.now()
+
+    def _due(self, held: Credential) -> datetime:
+        return renew_at(held.window, self._jitter, self._superseded_since)
+
+    async def wait(self) -> None:
+        """Wait until it is worth looking again, or until `told` says something new."""
+        slept = asyncio.create_task(self._clock.sleep(self.next_look()))
+        told = asyncio.create_task(self._told.wait_for_change(self._told.value))
+        try:
+            await asyncio.wait((slept, told), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            slept.cancel()
+            told.cancel()
 
     def next_look(self) -> float:
         """Give the seconds until it is worth looking again: at the time of renewal, or a tenth of what is left."""
@@ -74,6 +111,6 @@ class Kept:
         if held is None:
             return 1.0
         now = self._clock.now()
-        due = (held.window.renew_at(self._jitter) - now).total_seconds()
+        due = (self._due(held) - now).total_seconds()
         left = (held.window.not_after - now).total_seconds()
         return max(due, min(left / 10, 60.0), 0.5)

@@ -21,6 +21,22 @@ _NOISY = {"httpx2": logging.WARNING, "httpcore2": logging.WARNING, "asyncio": lo
 class _PrivateFile(RotatingFileHandler):
     """Makes each file for its owner alone: the first one, and the next one after each rotation."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, to the next file where this one would grow too long. The library would format each line twice."""
+        try:
+            line = self.format(record) + self.terminator
+            if self._stream().tell() + len(line.encode()) > self.maxBytes:
+                self.doRollover()
+            self._stream().write(line)
+            self.flush()
+        except Exception:  # noqa: BLE001 - logging must not end what it tells of
+            self.handleError(record)
+
+    def _stream(self) -> TextIOWrapper:
+        """Give the open file; a handler that was closed opens it anew, as the library's do."""
+        self.stream = self.stream or self._open()
+        return self.stream
+
     def _open(self) -> TextIOWrapper:
         handle = os.open(self.baseFilename, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         return os.fdopen(handle, "a", encoding="utf-8")

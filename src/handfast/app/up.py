@@ -17,14 +17,18 @@ from handfast.access.world_file import digest, parse_world
 from handfast.app import demo
 from handfast.app.agent.build import Agent, AgentConfig, build_agent
 from handfast.app.client import Api
+from handfast.app.domains import start_domains
 from handfast.app.keeping import Ask, Kept
 from handfast.app.server.build import Server, ServerConfig, build_server
 from handfast.app.server.messages import CertificateAnswer, CertificateRequest, TokenAnswer, TokenRequest, WorldAnswer
-from handfast.base.refusal import HandfastError, Unavailable
+from handfast.app.server.status import NO_STATUS, StatusConfig
+from handfast.base.refusal import BadInput, HandfastError, Unavailable
 from handfast.base.spiffe import TrustDomain
+from handfast.io.acme_challenges import DEFAULT_LOOKS, LookSettings
 from handfast.io.credentials import Credential, p12
 from handfast.io.files import private_directory, write, write_secret
 from handfast.io.ports import Clock
+from handfast.io.postgres_session import Address
 from handfast.io.sealed import Passphrase
 from handfast.sdk.front import Front
 from handfast.trust.facts import issuer_facts, pem_certificates
@@ -37,7 +41,10 @@ P12_PASSWORD = "handfast"  # noqa: S105 - for the demo's own certificate, and pr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpConfig:
-    """What ``up`` is started with. Without ``world_text`` it goes on with the world that counts, or begins with the demo."""
+    """What ``up`` is started with. Without ``world_text`` it goes on with the world that counts, or begins with the demo.
+
+    ``names`` are the DNS names that the API is reached by. ``trust_domain`` counts where neither a world nor an authority says it.
+    """
 
     data: Path
     world_text: str = ""
@@ -48,6 +55,11 @@ class UpConfig:
     workers: int = 2
     passphrase: Passphrase | None = field(default=None, repr=False)
     operator: str = "operator"
+    database: Address | None = None
+    names: tuple[str, ...] = ("localhost",)
+    trust_domain: str = ""
+    acme: LookSettings = DEFAULT_LOOKS
+    status: StatusConfig = NO_STATUS
 
 
 @dataclass(slots=True)
@@ -59,6 +71,7 @@ class Running:
     agent: Agent
     demo: bool
     warnings: list[str]
+    others: list[Server]
 
 
 @contextlib.asynccontextmanager
@@ -76,21 +89,8 @@ async def up(config: UpConfig, clock: Clock) -> AsyncIterator[Running]:
 
 
 async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitStack) -> Running:
-    trust_domain, is_demo = _trust_domain(config), _is_demo(config)
-    server = await build_server(
-        ServerConfig(
-            directory=config.data,
-            trust_domain=trust_domain,
-            api=config.api,
-            admin=config.admin,
-            passphrase=config.passphrase,
-        ),
-        clock,
-    )
-    stack.push_async_callback(server.stop)
-    await server.start()
-    api = await stack.enter_async_context(Api.local(server.socket))
-    await _operator(config, clock, api, stack)
+    is_demo = _is_demo(config)
+    server, others, api = await _start_servers(config, _trust_domain(config), clock, stack)
     text = await _start_demo(config, server, stack) if is_demo else config.world_text
     warnings = await _apply(api, text)
     agent = build_agent(_agent_config(config, server, api), clock)
@@ -100,18 +100,63 @@ async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitS
     if is_demo:
         await _demo_client(config, clock, api, stack)
     await _wait_ready(server, agent)
-    return Running(config, server, agent, is_demo, warnings)
+    return Running(config, server, agent, is_demo, warnings, others)
+
+
+@contextlib.asynccontextmanager
+async def server_alone(config: UpConfig, clock: Clock) -> AsyncIterator[Server]:
+    """Bring up what `up` does without its agent and its gateway; several such servers may share one database.
+
+    Raises:
+        HandfastError: something is in the way. What was started is stopped again.
+    """
+    private_directory(config.data)
+    with _alone(config.data):
+        if not (config.world_text or config.trust_domain or (config.data / "authority").exists()):
+            raise BadInput(
+                "there is neither an authority nor the name of a trust domain",
+                file=str(config.data),
+                hint="name it with --trust-domain or a world file, or copy the directory 'authority' of another server to here",
+            )
+        async with contextlib.AsyncExitStack() as stack:
+            server, _, api = await _start_servers(config, _trust_domain(config), clock, stack)
+            await _apply(api, config.world_text)
+            yield server
+
+
+async def _start_servers(
+    config: UpConfig, trust_domain: TrustDomain, clock: Clock, stack: contextlib.AsyncExitStack
+) -> tuple[Server, list[Server], Api]:
+    """Start the server, and those of the other trust domains, with what an operator needs to reach the first."""
+    first = ServerConfig(
+        directory=config.data,
+        trust_domain=trust_domain,
+        api=config.api,
+        admin=config.admin,
+        names=config.names,
+        passphrase=config.passphrase,
+        database=config.database,
+        acme=config.acme,
+        status=config.status,
+    )
+    server = await build_server(first, clock)
+    stack.push_async_callback(server.stop)
+    await server.start()
+    others = await start_domains(first, clock, stack)
+    api = await stack.enter_async_context(Api.local(server.socket))
+    await _operator(config, clock, api, stack)
+    return server, others, api
 
 
 def _trust_domain(config: UpConfig) -> TrustDomain:
     """Give the world's, or else the one that this data directory was begun with."""
     if config.world_text:
         return parse_world(config.world_text).trust_domain
-    root = config.data / "authority" / "root.pem"
+    issuing = config.data / "authority" / "issuing.pem"  # an imported root may name no trust domain
     return (
-        issuer_facts(pem_certificates(root.read_text())[0]).trust_domain
-        if root.exists()
-        else TrustDomain(demo.TRUST_DOMAIN)
+        issuer_facts(pem_certificates(issuing.read_text())[0]).trust_domain
+        if issuing.exists()
+        else TrustDomain(config.trust_domain or demo.TRUST_DOMAIN)
     )
 
 

@@ -96,6 +96,25 @@ class CertificateRevoked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateImported(Event):
+    """Somebody else's certificate was put into the inventory, to be watched."""
+
+    fingerprint: str
+    serial: str
+    subject: str
+    owner: str
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformRestored(Event):
+    """The ledger is that of a backup. What was issued and revoked after ``backup_at`` is not in it."""
+
+    backup_at: datetime
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorldApplied(Event):
     """A world file became the revision that counts."""
 
@@ -178,6 +197,91 @@ class FindingRaised(Event):
     evidence: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcmeBindingCreated(Event):
+    """An operator made what lets ACME accounts be created for a workload. ``binding`` is its public id."""
+
+    binding: str
+    name: str
+    domains: tuple[str, ...]
+    accounts: int
+    not_after: datetime
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcmeAccountCreated(Event):
+    """An ACME client got an account, by a binding that an operator had made."""
+
+    account: str
+    binding: str
+    name: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcmeAccountDeactivated(Event):
+    """An ACME account was closed, by itself or by an operator."""
+
+    account: str
+    name: str
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcmeOrderFinalized(Event):
+    """An ACME order became a certificate."""
+
+    account: str
+    order: str
+    name: str
+    dns: tuple[str, ...]
+    serial: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcmeValidationFailed(Event):
+    """A DNS name was not proved, after some tries. ``challenge`` is ``http-01``, ``tls-alpn-01`` or ``dns-01``."""
+
+    account: str
+    order: str
+    dns: str
+    challenge: str
+    reason: Reason
+    evidence: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationStepped(Event):
+    """A rotation of authorities went one step. ``stranded`` counts who is cut off by it, where somebody forced it."""
+
+    step: str
+    generation: int
+    root: int
+    issuer: str = ""
+    stranded: int = 0
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentGranted(Event):
+    """An operator made a token with which devices enrol as ``name``. ``token`` is its public id; ``uses`` how often it works."""
+
+    token: str
+    name: str
+    uses: int
+    expires_at: datetime
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentWithdrawn(Event):
+    """An operator took back all enrolment tokens of a name."""
+
+    name: str
+    requester: str
+
+
 KINDS: dict[str, type[Event]] = {
     kind(cls): cls
     for cls in (
@@ -185,6 +289,8 @@ KINDS: dict[str, type[Event]] = {
         CertificateIssued,
         CertificateRefused,
         CertificateRevoked,
+        CertificateImported,
+        PlatformRestored,
         WorldApplied,
         AgentJoined,
         HandshakeRefused,
@@ -192,5 +298,13 @@ KINDS: dict[str, type[Event]] = {
         RequestDenied,
         RequestReported,
         FindingRaised,
+        AcmeBindingCreated,
+        AcmeAccountCreated,
+        AcmeAccountDeactivated,
+        AcmeOrderFinalized,
+        AcmeValidationFailed,
+        RotationStepped,
+        EnrolmentGranted,
+        EnrolmentWithdrawn,
     )
 }

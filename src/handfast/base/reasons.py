@@ -64,6 +64,9 @@ class Reason(StrEnum):
     IDENTITY_NOT_SPIFFE = "identity.not-a-spiffe-id"
     IDENTITY_FOREIGN_DOMAIN = "identity.foreign-trust-domain"
     IDENTITY_SAN_NOT_ALLOWED = "identity.san-not-allowed"
+    REVOCATION_CRL_UNAVAILABLE = "revocation.crl-unavailable"
+    IDENTITY_NO_MAPPING = "identity.no-mapping"
+    IDENTITY_NAME_UNUSABLE = "identity.name-unusable"
 
     TLS_VERSION = "tls.version"
     TLS_NO_SHARED_CIPHER = "tls.no-shared-cipher"
@@ -88,17 +91,35 @@ class Reason(StrEnum):
     ENTRY_RESERVED = "entry.reserved-name"
     ISSUANCE_KEY_NOT_ALLOWED = "issuance.key-not-allowed"
     ISSUANCE_BAD_PROOF = "issuance.bad-proof-of-possession"
+    ISSUANCE_KEY_COMPROMISED = "issuance.key-compromised"
     ISSUANCE_NAME_NOT_ALLOWED = "issuance.name-not-allowed"
     ISSUANCE_TOO_LONG = "issuance.too-long"
     ISSUANCE_ISSUER_ENDS = "issuance.issuer-ends-first"
+    ISSUANCE_NAME_CONSTRAINT = "issuance.name-constraint"
     ISSUANCE_LINT = "issuance.lint"
     ISSUANCE_MISMATCH = "issuance.signed-differs-from-planned"
+    AUTHORITY_UNFIT = "authority.unfit"
+    AUTHORITY_UNCONFIRMED = "authority.unconfirmed-root"
 
     CALLER_UNKNOWN = "caller.unknown"
     CALLER_NOT_ALLOWED = "caller.not-allowed"
     TOKEN_NOT_VALID = "token.not-valid"  # noqa: S105 - a code, not a secret
     NOT_FOUND = "not-found"
     ALREADY_REVOKED = "revocation.already-revoked"
+    AUDIT_BROKEN = "audit.broken"
+
+    ACME_NAME_NOT_FOUND = "acme.name-not-found"
+    ACME_ADDRESS_NOT_ALLOWED = "acme.address-not-allowed"
+    ACME_UNREACHABLE = "acme.unreachable"
+    ACME_TLS = "acme.tls"
+    ACME_WRONG_ANSWER = "acme.wrong-answer"
+
+    ROTATION_UNDER_WAY = "rotation.under-way"
+    ROTATION_NONE = "rotation.none"
+    ROTATION_NO_WAY_BACK = "rotation.no-way-back"
+    ROTATION_STRANDS = "rotation.would-strand"
+    ROTATION_ROOT_ENDS = "rotation.root-ends"
+    ROTATION_STUCK = "rotation.stuck"
 
     ENVOY_REJECTED = "envoy.rejected"
     ENVOY_DIED = "envoy.died"
@@ -210,6 +231,12 @@ def _table() -> dict[Reason, Explanation]:
          "use a certificate of a trust domain named in the host's clients.trust"),
         (Reason.IDENTITY_SAN_NOT_ALLOWED, client, "the names in the client's certificate are not allowed here",
          "use a certificate whose identity lies in a trust domain named in the host's clients.trust"),
+        (Reason.REVOCATION_CRL_UNAVAILABLE, server, "the revocation list of another authority cannot be fetched; the last good one counts until it ends",
+         "does the server reach the URL that the world file names under 'revocation', and is a list there?"),
+        (Reason.IDENTITY_NO_MAPPING, client, "no rule of the client's authority gives its certificate an identity",
+         "compare the certificate (handfast cert show FILE) with the authority's identities in the world file, and add a rule if it should count"),
+        (Reason.IDENTITY_NAME_UNUSABLE, client, "what the certificate says cannot be part of an identity",
+         "the rule inserts a value that is absent, there twice, or has other characters than letters, digits, dots, dashes and underscores: insert another field, or match it and write the name out"),
         (Reason.TLS_VERSION, client, "the two have no TLS version in common",
          "let the client speak TLS 1.2 or 1.3"),
         (Reason.TLS_NO_SHARED_CIPHER, client, "the two have no cipher or signature algorithm in common",
@@ -252,16 +279,24 @@ def _table() -> dict[Reason, Explanation]:
          "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 4096 bits"),
         (Reason.ISSUANCE_BAD_PROOF, client, "the request is not signed with the key that it names",
          "make the CSR with the private key that belongs to it"),
+        (Reason.ISSUANCE_KEY_COMPROMISED, client, "a certificate of this key was revoked as compromised",
+         "make a new key; whoever else has this one would share the new certificate"),
         (Reason.ISSUANCE_NAME_NOT_ALLOWED, client, "a name in the request is not allowed",
          "ask for the names of the workload's entry, or add them there"),
         (Reason.ISSUANCE_TOO_LONG, client, "the certificate would live longer than its profile allows",
          "ask for a shorter life, or raise the workload's ttl"),
         (Reason.ISSUANCE_ISSUER_ENDS, server, "the issuing authority ends too soon",
          "renew the issuing authority; a leaf never outlives it"),
+        (Reason.ISSUANCE_NAME_CONSTRAINT, client, "the issuing authority may not put this name into certificates",
+         "ask for names that its name constraints permit ('handfast ca show' prints them), or let the root sign one that permits more"),
         (Reason.ISSUANCE_LINT, server, "the certificate would break a rule of RFC 5280 or SPIFFE",
          "see the findings in the record"),
         (Reason.ISSUANCE_MISMATCH, server, "what was signed is not what was planned",
          "this is a fault of ours or an attack: the certificate was not delivered and is recorded; please report it"),
+        (Reason.AUTHORITY_UNFIT, server, "this certificate cannot be an authority here",
+         "have it made anew with what is missing; see 'What a CA needs' in docs/howto/authorities.md"),
+        (Reason.AUTHORITY_UNCONFIRMED, server, "the root is a new one, and nobody has confirmed that it is the right one",
+         "compare this fingerprint with the one its keeper gives you on another way, then repeat it with --root-fingerprint"),
         (Reason.CALLER_UNKNOWN, client, "the caller did not prove who it is",
          "use a client certificate of this trust domain, or the server's local socket"),
         (Reason.CALLER_NOT_ALLOWED, client, "the caller may not do this",
@@ -271,6 +306,30 @@ def _table() -> dict[Reason, Explanation]:
         (Reason.NOT_FOUND, client, "there is no such thing",
          "list what there is with 'handfast cert list' or 'handfast events'"),
         (Reason.ALREADY_REVOKED, client, "it is revoked already", "nothing is to be done"),
+        (Reason.ACME_NAME_NOT_FOUND, client, "the name to be proved was not found in DNS",
+         "let the server's resolver know the name (or its _acme-challenge TXT record); --acme resolver=ADDRESS names another resolver"),
+        (Reason.ACME_ADDRESS_NOT_ALLOWED, client, "the name to be proved leads to an address that the server may not connect to",
+         "private and loopback addresses are allowed by default; --acme network=NETWORK allows others, and never link-local ones"),
+        (Reason.ACME_UNREACHABLE, client, "the challenge could not be fetched from the host that wants a certificate",
+         "let the server reach that host's port 80 (http-01) or 443 (tls-alpn-01), or name others with --acme http-port=PORT and --acme tls-port=PORT"),
+        (Reason.ACME_TLS, client, "the host that wants a certificate did not complete the tls-alpn-01 handshake",
+         "its ACME client has to answer on the TLS port with the protocol acme-tls/1; a proxy in front must not end TLS itself"),
+        (Reason.ACME_WRONG_ANSWER, client, "the challenge was reached, and what is there does not prove the name",
+         "is the name served by the host where the ACME client runs, and does nothing else answer in its place?"),
+        (Reason.ROTATION_UNDER_WAY, client, "a rotation is under way",
+         "see how far it is with 'handfast ca status'; undo it with 'handfast ca rotate --back'"),
+        (Reason.ROTATION_NONE, client, "there is nothing to be done here: no rotation is under way, or nobody holds it up",
+         "see 'handfast ca status'; begin one with 'handfast ca rotate'"),
+        (Reason.ROTATION_NO_WAY_BACK, client, "the authority from before this rotation cannot issue again",
+         "begin another rotation ('handfast ca rotate'), with --root where the root has ended"),
+        (Reason.ROTATION_STRANDS, client, "this step would cut off somebody who still depends on the old authority",
+         "let them renew, or repeat the command with --force and exactly the number that would be cut off"),
+        (Reason.ROTATION_ROOT_ENDS, server, "the root has ended, so a new issuing authority under it would count for nothing",
+         "rotate the root: 'handfast ca rotate --root'"),
+        (Reason.ROTATION_STUCK, server, "a rotation does not get on",
+         "the error is in the record; put right what it names, or undo the rotation with 'handfast ca rotate --back'"),
+        (Reason.AUDIT_BROKEN, server, "the audit chain does not hold: recorded events were changed, removed or added",
+         "compare with a backup; find out who could write to the database, and keep checkpoints elsewhere"),
         (Reason.ENVOY_REJECTED, server, "Envoy rejected a part of its configuration; the last good one stays",
          "Envoy's words are in the record; change what they name, or report it"),
         (Reason.ENVOY_DIED, server, "Envoy ended by itself, and was started again",

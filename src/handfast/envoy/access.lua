@@ -3,12 +3,14 @@
 -- It decides as handfast.access.identify and handfast.access.decide do; a differential test holds the three together.
 -- It refuses whatever it cannot decide: every fault in here is a 403. What depends on the certificate alone is worked out
 -- once for each certificate and worker and kept under its fingerprint; what depends on the policy is compiled in front of
--- this text as the tables TRUST, DENIED, ROUTES, TITLES, METHODS, BY, REVISION and AGENT, and is new with each push.
+-- this text as the tables DENIED, ROUTES, TITLES, METHODS, BY, REVISION, AGENT, OWN, LENT, ISSUERS and RULES, and is new with
+-- each push. Without authorities of others at its host ISSUERS is false: TLS has said that the certificate is ours then.
 
 local NAMESPACE = "handfast"
 local COOKIE = "Handfast_Authorization"
 local COOKIE_IN_ANY_CASE = string.lower(COOKIE)
 local MOST_CERTIFICATES = 20000
+local MOST_COUNTED = 1000
 
 -- DER ---------------------------------------------------------------------------------------------------------------
 
@@ -65,6 +67,8 @@ local OID = {
   basic_constraints = "\85\29\19",
   extended_key_usage = "\85\29\37",
   subject_alt_name = "\85\29\17",
+  certificate_policies = "\85\29\32",
+  authority_key_identifier = "\85\29\35",
   common_name = "\85\4\3",
   client_auth = "\43\6\1\5\5\7\3\2",
   rsa = "\42\134\72\134\247\13\1\1\1",
@@ -126,12 +130,13 @@ local READ_EXTENSION = {
     end)
   end,
   [OID.extended_key_usage] = function(der, from, next, facts)
-    facts.has_eku = true
+    facts.has_eku, facts.uses = true, {from, next}
     each(der, from, next, function(_, content, after)
       if sub(der, content, after - 1) == OID.client_auth then facts.client_auth = true end
     end)
   end,
   [OID.subject_alt_name] = function(der, from, next, facts)
+    facts.names = {from, next}
     each(der, from, next, function(tag, content, after)
       local text = sub(der, content, after - 1)
       if not is_name(tag, text) then error("der: name") end
@@ -140,6 +145,12 @@ local READ_EXTENSION = {
     end)
   end,
 }
+
+-- What is read only where other authorities count: where its content begins, and where the element after it begins.
+local FOREIGN = ISSUERS and {[OID.certificate_policies] = "policies", [OID.authority_key_identifier] = "authority_key"}
+for name, field in pairs(FOREIGN or {}) do
+  READ_EXTENSION[name] = function(_, from, next, facts) facts[field] = {from, next} end
+end
 
 local function read_extension(der, from, next, facts)
   local _, oid, at = element(der, from, next - 1)
@@ -168,7 +179,9 @@ local function read_certificate(der)
   each(der, tbs, tbs_end, function(tag, content, after, index)
     if index == 1 and tag ~= 0xa0 then field = 1 end -- version 1 has no version
     field = field + 1
-    if field == 6 then read_common_name(der, content, after, facts) end
+    if field == 2 then facts.serial = {content, after} end
+    if field == 4 then facts.issuer = {content, after} end
+    if field == 6 then facts.subject = {content, after}; read_common_name(der, content, after, facts) end
     if field == 7 then read_key(der, content, after, facts) end
     if tag == 0xa3 then
       local _, list, list_end = element(der, content, after - 1)
@@ -190,16 +203,188 @@ local function spiffe(uri)
   return domain, sub(path, 2)
 end
 
--- What is wrong with a certificate in itself, or nil; the order is that of handfast.access.identify.
-local function fault(facts)
+-- What keeps a certificate from proving who a client is, or nil; the order is that of handfast.access.identify.
+local function unfit(facts)
   if facts.is_ca then return "cert.ca-used-as-leaf" end
   if not facts.has_eku then return "cert.no-eku" end
   if not facts.client_auth then return "cert.eku-without-client-auth" end
   if facts.key then return facts.key end
   if facts.weak_signature then return "cert.weak-signature" end
+end
+
+-- What is wrong with the identity in a certificate of ours, or nil.
+local function unnamed(facts)
   if #facts.uris == 0 then return "identity.no-uri-san" end
   if #facts.uris > 1 then return "identity.several-uri-sans" end
   if not spiffe(facts.uris[1]) then return "identity.not-a-spiffe-id" end
+  for _, lent in ipairs(LENT) do -- only another authority may give such a name
+    if facts.uris[1] == lent[1] or lent[2] and sub(facts.uris[1], 1, #lent[1]) == lent[1] then
+      return "identity.san-not-allowed"
+    end
+  end
+end
+
+-- Other authorities, as in handfast.access.vouching and handfast.access.authority -------------------------------------
+
+local ISSUER_OF = {}
+for _, issuer in ipairs(ISSUERS or {}) do ISSUER_OF[issuer.subject] = issuer end
+
+local function hex(octets) return (string.gsub(octets, ".", function(c) return string.format("%02x", byte(c)) end)) end
+
+-- TLS takes a leaf only straight from a CA that it was given, and no two authorities here have one of the same name.
+local function issuer_of(der, facts)
+  local issuer = ISSUER_OF[sub(der, facts.issuer[1], facts.issuer[2] - 1)]
+  if not issuer or not facts.authority_key or not next(issuer.keys) then return issuer end
+  local known = true
+  each(der, facts.authority_key[1], facts.authority_key[2], function(tag, content, after)
+    if tag == 0x80 and after > content then known = issuer.keys[hex(sub(der, content, after - 1))] end
+  end)
+  return known and issuer
+end
+
+local function serial_of(der, facts)
+  local octets = string.match(sub(der, facts.serial[1], facts.serial[2] - 1), "^%z*(.*)$")
+  return octets == "" and "00" or hex(octets)
+end
+
+-- What the issuer's revocation list says against a certificate, or nil.
+local function counted_out(der, facts, issuer)
+  if find(issuer.serials, "," .. serial_of(der, facts) .. ",", 1, true) then return "revocation.revoked" end
+  if issuer.revoked then return "revocation.issuer-revoked" end
+  if issuer.until_ == 0 then return "revocation.no-crl-for-issuer" end
+end
+
+local ATTRIBUTES = {
+  [OID.common_name] = "common_name", ["\85\4\10"] = "organization", ["\85\4\11"] = "organizational_unit",
+  ["\85\4\6"] = "country", ["\85\4\8"] = "state", ["\85\4\7"] = "locality", ["\85\4\5"] = "serial_number",
+  ["\9\146\38\137\147\242\44\100\1\1"] = "user_id",
+}
+local NAMES = {[0x81] = "email", [0x82] = "dns", [0x86] = "uri"}
+local TEXTS = {[0x0c] = true, [0x13] = true, [0x16] = true} -- UTF8String, PrintableString, IA5String
+
+local function append(said, field, value)
+  local values = said[field]
+  if not values then values = {}; said[field] = values end
+  values[#values + 1] = value
+end
+
+-- The attributes of a name, each with where its text's content begins and ends, and the tag of that text.
+local function each_attribute(der, name, visit)
+  each(der, name[1], name[2], function(_, set, set_end)
+    each(der, set, set_end, function(_, attribute, attribute_end)
+      local _, oid, value = element(der, attribute, attribute_end - 1)
+      local tag, text, text_end = element(der, value, attribute_end - 1)
+      visit(sub(der, oid, value - 1), TEXTS[tag] and sub(der, text, text_end - 1) or "")
+    end)
+  end)
+end
+
+local function attributes(der, facts)
+  local said = {}
+  each_attribute(der, facts.subject, function(kind, text) if ATTRIBUTES[kind] then append(said, ATTRIBUTES[kind], text) end end)
+  each_attribute(der, facts.issuer, function(kind, text) if kind == OID.common_name then append(said, "issuer_common_name", text) end end)
+  local names, uses, policies = facts.names, facts.uses, facts.policies
+  if names then each(der, names[1], names[2], function(tag, from, after)
+    local text = sub(der, from, after - 1)
+    if NAMES[tag] then append(said, NAMES[tag], tag == 0x82 and string.lower(text) or text) end
+  end) end
+  if uses then each(der, uses[1], uses[2], function(_, from, after) append(said, "eku", sub(der, from, after - 1)) end) end
+  if policies then each(der, policies[1], policies[2], function(_, from, after)
+    local _, oid, stop = element(der, from, after - 1)
+    append(said, "policy", sub(der, oid, stop - 1))
+  end) end
+  return said
+end
+
+local HOLDS = {
+  exact = function(value, wanted) return value == wanted end,
+  any = function(value) return value ~= "" end,
+  prefix = function(value, wanted) return #value > #wanted and sub(value, 1, #wanted) == wanted end,
+  suffix = function(value, wanted)
+    local head = #value > #wanted and sub(value, -#wanted) == wanted and sub(value, 1, #value - #wanted)
+    return head and not find(head, sub(wanted, 1, 1), 1, true)
+  end,
+}
+
+local function holds(rule, said)
+  for _, condition in ipairs(rule.match) do
+    local field, kind, wanted, held = condition[1], condition[2], condition[3], false
+    for _, value in ipairs(said[field] or {}) do held = held or HOLDS[kind](value, wanted) end
+    if not held then return false end
+  end
+  return true
+end
+
+-- The name that a rule gives, or nil: a value becomes part of it only as one whole segment.
+local function name_by(rule, said)
+  local segments = {}
+  for i, segment in ipairs(rule.identity) do
+    local values = segment[2] == "" and {segment[1]} or said[segment[2]] or {}
+    local value = values[1]
+    if #values ~= 1 or not find(value, "^[A-Za-z0-9._-]+$") or value == "." or value == ".." then return nil end
+    segments[i] = value
+  end
+  return table.concat(segments, "/")
+end
+
+-- Gives a visitor of another authority its name in our trust domain, or its fault.
+local function name_foreign(der, facts, visitor, rules)
+  local said = attributes(der, facts)
+  for _, uri in ipairs(said.uri or {}) do
+    local domain = spiffe(uri)
+    if string.lower(sub(uri, 1, 7)) == "spiffe:" and (not domain or domain == OWN) then
+      visitor.fault = "identity.san-not-allowed"
+      return
+    end
+  end
+  for _, rule in ipairs(rules) do
+    if holds(rule, said) then
+      local name = name_by(rule, said)
+      local identity = name and "spiffe://" .. OWN .. "/" .. name
+      if identity and #identity <= 2048 then
+        visitor.identity, visitor.name = identity, name
+      else
+        visitor.fault = "identity.name-unusable"
+      end
+      return
+    end
+  end
+  visitor.fault = "identity.no-mapping"
+end
+
+local NO_SESSION = {renew = math.huge, ends = 0}
+local SESSIONS_OF_NOBODY = {__index = function() return NO_SESSION end}
+local counted, names_counted = {}, 0
+
+-- Makes a visitor one of another authority: the list's end counts as its own, a session is never minted for it, and Envoy's
+-- counters show it under its name. They are kept for ever, and how many names there are is for others to choose: so not each.
+local function mark_foreign(visitor, issuer)
+  visitor.domain = "!" .. issuer.authority
+  visitor.sessions = setmetatable({}, SESSIONS_OF_NOBODY)
+  visitor.vouched = "spiffe://" .. OWN .. "/!" .. issuer.authority
+  if visitor.identity and not counted[visitor.identity] and names_counted < MOST_COUNTED then
+    counted[visitor.identity], names_counted = true, names_counted + 1
+  end
+  if counted[visitor.identity or ""] then visitor.vouched = visitor.identity end
+  if issuer.until_ > 0 and issuer.until_ < visitor.ends then
+    visitor.ends, visitor.end_code = issuer.until_, "revocation.crl-expired"
+  end
+end
+
+-- Finds out who vouched for a visitor, and names it or finds its fault.
+local function recognise(der, facts, visitor)
+  local issuer = issuer_of(der, facts)
+  if not issuer then
+    visitor.fault, visitor.vouched = "chain.unknown-authority", "spiffe://" .. OWN .. "/!"
+    return
+  end
+  visitor.fault = unfit(facts) or counted_out(der, facts, issuer)
+  if issuer.authority == "" then
+    visitor.fault = visitor.fault or unnamed(facts)
+  else
+    if not visitor.fault then name_foreign(der, facts, visitor, RULES[issuer.authority]) end
+    mark_foreign(visitor, issuer)
+  end
 end
 
 local function printable(text)
@@ -220,16 +405,20 @@ local function read_visitor(ssl, fingerprint)
   local pem = string.gsub(ssl:urlEncodedPemEncodedPeerCertificate(), "%%(%x%x)", function(h) return char(tonumber(h, 16)) end)
   local body = string.match(pem, "%-%-%-%-%-BEGIN CERTIFICATE%-%-%-%-%-(.-)%-%-%-%-%-END")
   if not body then error("pem: no certificate") end
-  local facts = read_certificate(base64_decode(body))
-  local visitor = {fault = fault(facts), ends = ssl:expirationPeerCertificate(), begins = ssl:validFromPeerCertificate(), sessions = {}, verdicts = {}}
+  local der, ends = base64_decode(body), ssl:expirationPeerCertificate()
+  local facts = read_certificate(der)
+  local visitor = {ends = ends, begins = ssl:validFromPeerCertificate(), sessions = {}, verdicts = {}}
+  if ISSUERS then recognise(der, facts, visitor) else visitor.fault = unfit(facts) or unnamed(facts) end
   if visitor.fault then return visitor end
-  visitor.identity = facts.uris[1]
-  visitor.domain, visitor.name = spiffe(visitor.identity)
+  if not visitor.identity then
+    visitor.identity = facts.uris[1]
+    visitor.domain, visitor.name = spiffe(visitor.identity)
+  end
   local subject, dns = ssl:subjectPeerCertificate(), table.concat(facts.dns, ",")
   visitor.fields = {
     identity = visitor.identity, name = visitor.name, ["common-name"] = printable(facts.common_name or ""),
     subject = printable(subject), issuer = printable(ssl:issuerPeerCertificate()), serial = ssl:serialNumberPeerCertificate(),
-    fingerprint = fingerprint, dns = printable(dns), ["not-after"] = os.date("!%Y-%m-%dT%H:%M:%SZ", visitor.ends),
+    fingerprint = fingerprint, dns = printable(dns), ["not-after"] = os.date("!%Y-%m-%dT%H:%M:%SZ", ends),
   }
   visitor.client_cert = ":" .. string.gsub(body, "%s", "") .. ":"
   visitor.forwarded = forwarded(fingerprint, subject, visitor, facts.dns)
@@ -250,7 +439,7 @@ end
 local function standing(visitor, fingerprint, now)
   if DENIED[fingerprint] then return "revocation.revoked" end
   if visitor.ends then
-    if now >= visitor.ends then return "cert.expired" end
+    if now >= visitor.ends then return visitor.end_code or "cert.expired" end
     if now < visitor.begins then return "cert.not-yet-valid" end
   end
   return visitor.fault
@@ -352,6 +541,7 @@ local function record(info, code, route, visitor, mode)
   metadata:set(NAMESPACE, "host", route and route.host or "")
   metadata:set(NAMESPACE, "route", route and route.path or "")
   metadata:set(NAMESPACE, "identity", visitor and visitor.identity or "")
+  if visitor and visitor.vouched then metadata:set(NAMESPACE, "vouched", visitor.vouched) end
 end
 
 -- Sets what the service is told of the visitor. Envoy has removed what the client itself sent under these names.
@@ -389,7 +579,10 @@ local function check(handle)
     record(info, against, route, visitor, route.mode)
     if route.mode ~= "report" then return against, 403 end
   end
-  if visitor then introduce(headers, visitor, route) end
+  if visitor then
+    introduce(headers, visitor, route)
+    if visitor.vouched then info:dynamicMetadata():set(NAMESPACE, "vouched", visitor.vouched) end
+  end
   if route.session then keep_session(handle, route, visitor, now) end
 end
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from handfast.access.policy import Host, Open, Route, RouteMode, Rule
 from handfast.access.slice import Slice
 from handfast.base.reasons import EXPLANATIONS, Reason
+from handfast.envoy.partners import partner_tables
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 MISDIRECTED = "!misdirected"
@@ -29,6 +30,8 @@ def literal(value: object) -> str:
             return str(value)
         case str():
             return _quoted(value)
+        case bytes():
+            return _quoted_octets(value)
         case Mapping():
             return "{" + ",".join(f"[{_quoted(str(k))}]={literal(v)}" for k, v in value.items()) + "}"
         case Iterable():
@@ -39,7 +42,11 @@ def literal(value: object) -> str:
 
 def _quoted(text: str) -> str:
     """Quote a string, every byte but letters, digits and harmless marks as a decimal escape."""
-    return f'"{text.encode().decode("latin-1").translate(_ESCAPES)}"'
+    return _quoted_octets(text.encode())
+
+
+def _quoted_octets(octets: bytes) -> str:
+    return f'"{octets.decode("latin-1").translate(_ESCAPES)}"'
 
 
 def route_name(host: Host, route: Route) -> str:
@@ -63,11 +70,16 @@ def _rules(rules: Iterable[Rule]) -> dict[str, object]:
     return {"exact": exact, "prefix": prefix}
 
 
+def _trust(host: Host) -> dict[str, object]:
+    """Give who counts: trust domains by name, and other authorities by theirs behind a mark that no domain has."""
+    return dict.fromkeys((*(d.name for d in host.clients.trust), *(f"!{name}" for name in host.clients.partners)), True)
+
+
 def _route(host: Host, route: Route) -> dict[str, object]:
     table: dict[str, object] = {
         "host": host.name,
         "path": route.path,
-        "trust": {domain.name: True for domain in host.clients.trust},
+        "trust": _trust(host),
         "mode": "report" if route.mode is RouteMode.REPORT else "enforce",
         "session": host.session,
         "deny": _rules(route.deny),
@@ -86,7 +98,7 @@ def _platform_routes(host: Host) -> dict[str, object]:
     """Give the routes that a user does not write: for no route at all, for the wrong host, for the session keys."""
     base = {
         "host": host.name,
-        "trust": {domain.name: True for domain in host.clients.trust},
+        "trust": _trust(host),
         "mode": "enforce",
         "session": False,
         "deny": _rules(()),
@@ -116,6 +128,7 @@ def program(slice_: Slice, host: Host, source: str, *, by: str, retired: Host | 
         "TITLES": {reason.value: explanation.summary for reason, explanation in EXPLANATIONS.items()},
         "DENIED": dict.fromkeys(slice_.denied, True),
         "ROUTES": {},
+        **partner_tables(slice_, host),
     }
     lines = [f"local {name} = {literal(table)}" for name, table in tables.items()]
     return "\n".join([*lines, *(_host_routes(host) for host in hosts), source])

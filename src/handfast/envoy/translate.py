@@ -15,6 +15,7 @@ from handfast.access.policy import CertificateMode, Host, Listen, Route, Upstrea
 from handfast.access.slice import Slice
 from handfast.envoy import types
 from handfast.envoy.loggers import connection_logs, request_logs
+from handfast.envoy.partners import clients_context
 from handfast.envoy.program import AGENT_CLUSTER, JWKS, MISDIRECTED, program, route_name
 from handfast.envoy.replies import LOCAL_REPLIES
 
@@ -59,8 +60,10 @@ def translate(slice_: Slice, gateway: Gateway, *, retired: Iterable[Host] = ()) 
     upstreams = sorted({route.upstream for host in hosts for route in host.routes}, key=str)
     clusters = [_cluster(upstream) for upstream in upstreams]
     secrets = [_host_secret(host, gateway.certificates[host.name]) for host in hosts]
-    if any(host.clients.certificate is not CertificateMode.OFF for host in hosts):
+    asking = [host for host in hosts if host.clients.certificate is not CertificateMode.OFF]
+    if not all(host.clients.partners for host in asking):
         secrets.append(_clients_secret(slice_))
+    secrets += [_partners_secret(slice_, host) for host in asking if host.clients.partners]
     if any(upstream.scheme == "https" for upstream in upstreams):
         secrets.append(_roots_secret(UPSTREAM_SECRET, gateway.upstream_roots))
     if any(host.session for host in hosts):
@@ -157,6 +160,10 @@ def _roots_secret(name: str, pem: str) -> Resource:
     return {"name": name, "validation_context": {"trusted_ca": {"inline_string": pem}}}
 
 
+def _clients_name(host: Host) -> str:
+    return f"{CLIENTS_SECRET}/{host.name}" if host.clients.partners else CLIENTS_SECRET
+
+
 def _clients_secret(slice_: Slice) -> Resource:
     """Trust the roots alone: a client has to send its intermediates. Without roots Envoy would accept anybody."""
     if not any("BEGIN CERTIFICATE" in root for root in slice_.roots):
@@ -165,6 +172,10 @@ def _clients_secret(slice_: Slice) -> Resource:
     if slice_.crls:
         context["crl"] = {"inline_string": "".join(slice_.crls)}
     return {"name": CLIENTS_SECRET, "validation_context": context}
+
+
+def _partners_secret(slice_: Slice, host: Host) -> Resource:
+    return {"name": _clients_name(host), "validation_context": clients_context(slice_, host)}
 
 
 # Listeners
@@ -222,7 +233,7 @@ def _downstream_tls(host: Host) -> Resource:
     }
     mode = host.clients.certificate
     if mode is not CertificateMode.OFF:
-        common["validation_context_sds_secret_config"] = _sds(CLIENTS_SECRET)
+        common["validation_context_sds_secret_config"] = _sds(_clients_name(host))
     return {"require_client_certificate": mode is CertificateMode.REQUIRED, "common_tls_context": common}
 
 
@@ -249,7 +260,7 @@ def _http_manager(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
         "request_headers_timeout": "10s",
         "early_header_mutation_extensions": [_strip(headers)],
         "local_reply_config": LOCAL_REPLIES,
-        "access_log": request_logs(gateway.access_log),
+        "access_log": request_logs(gateway.access_log, partners=bool(host.clients.partners)),
     }
 
 

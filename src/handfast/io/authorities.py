@@ -1,6 +1,7 @@
 """A root and an issuing authority on disk: made once, opened at each start.
 
-Decides what the two certificates say, which files there are, and when a directory is refused. Refuses to know leaves.
+Decides what the two certificates say, which files there are, and when a directory is refused. Refuses to know leaves, and how
+one authority follows another (`handfast.io.generations`).
 
 The root's key signs the issuing authority and one empty revocation list, and is forgotten: nothing here reads it again, so its
 file may be taken away and kept offline. The list counts as long as the root does, because TLS with revocation lists
@@ -12,33 +13,29 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window, whole_second
-from handfast.io import files, sealed
+from handfast.io import files, key_places, sealed
+from handfast.io.ca_certificates import DEFAULT, Wanted, certify, certify_root, like
 from handfast.io.ports import Clock, Signer
 from handfast.io.sealed import Passphrase
-from handfast.io.signers import KeySigner
+from handfast.io.signers import AuthorityKey, KeyKind, new_authority_key, sign_with
 from handfast.trust import revocation
-from handfast.trust.facts import IssuerFacts, issuer_facts, load, pem, pem_certificates
+from handfast.trust.algorithms import PublicKey, verify
+from handfast.trust.ca import ROOT_KIND, CaPlan, issuing_plan, within
+from handfast.trust.facts import IssuerFacts, facts, issuer_facts, load, pem, pem_certificates
 from handfast.trust.leaf import assemble
-from handfast.trust.lint import verify
-from handfast.trust.plan import SERIAL_BYTES, serial_from
 from handfast.trust.profile import BACKDATE, UNREADABLE
 from handfast.trust.revocation import Revoked, crl_plan
 
@@ -46,10 +43,10 @@ ROOT_LIFE = timedelta(days=3652)
 ISSUING_LIFE = timedelta(days=365)
 
 ROOT, ROOT_KEY, ROOT_CRL = "root.pem", "root-key.pem", "root.crl.pem"
+REQUESTED = "authority-requested"
 ISSUING, ISSUING_KEY = "issuing.pem", "issuing-key.pem"
 
 _FIRST_CRL = 1
-_SHA256 = hashes.SHA256()
 _RESTORE = "restore the directory from its backup, whole"
 
 
@@ -57,7 +54,8 @@ _RESTORE = "restore the directory from its backup, whole"
 class Authority:
     """One trust domain's root and issuing authority.
 
-    ``sealed`` tells whether the issuing key is sealed at rest. ``root_crl_pem`` is the root's own list.
+    ``sealed`` tells whether the issuing key is sealed at rest. ``root_crl_pem`` is the root's own list. ``roots`` are all that
+    are delivered while one follows another (DER); without any, its own root alone is.
     """
 
     trust_domain: TrustDomain
@@ -67,11 +65,17 @@ class Authority:
     issuer_facts: IssuerFacts
     signer: Signer
     sealed: bool
+    roots: tuple[bytes, ...] = ()
+
+    @property
+    def current(self) -> Authority:
+        """Itself: an authority that nobody rotates is the one that issues."""
+        return self
 
     @property
     def bundle_pem(self) -> str:
         """The roots of the trust domain: what a peer trusts."""
-        return pem(self.root_der)
+        return "".join(map(pem, self.roots or (self.root_der,)))
 
     @property
     def chain_pem(self) -> str:
@@ -109,48 +113,59 @@ def create_authority(
         Unavailable: another process makes an authority beside it now, or the disk is full or fails.
     """
     now = clock.now()
-    with _alone(directory.parent):
+    with alone(directory.parent):
         if directory.is_dir() and any(directory.iterdir()):
             raise BadInput("there is something in this directory already", file=str(directory), hint="choose another")
-        with _staged(directory) as stage:
-            _make(stage, trust_domain, now, passphrase)
+        if (directory.parent / REQUESTED).exists():
+            # Whoever asked a root elsewhere for an issuing CA must not be given one of another root meanwhile.
+            raise BadInput(
+                "an issuing CA was requested from a root elsewhere, and is not installed yet",
+                file=str(directory.parent / REQUESTED),
+                hint="finish with 'handfast ca install', or remove this directory",
+            )
+        with staged(directory) as stage:
+            make_issuing(stage, make_root(stage, trust_domain, now, passphrase), now, passphrase)
     return open_authority(directory, trust_domain, passphrase)
 
 
-def open_authority(directory: Path, trust_domain: TrustDomain, passphrase: Passphrase | None) -> Authority:
+def open_authority(
+    directory: Path, trust_domain: TrustDomain, passphrase: Passphrase | None, *, root_directory: Path | None = None
+) -> Authority:
     """Open what `create_authority` made. The root's key is not read, and need not be there; its mode is checked if it is.
 
-    An authority that has expired opens: what it issues is refused by the plan, with its reason.
+    The root lies in ``root_directory`` where it is one that came with an earlier issuing authority. An authority that has
+    expired opens: what it issues is refused by the plan, with its reason.
 
     Raises:
         BadInput: a file is missing, damaged, open to others, or does not belong to the others; names the file.
     """
-    root, issuing = _certificate(directory / ROOT), _certificate(directory / ISSUING)
-    _check_issued(root, by=root, path=directory / ROOT)
+    above = root_directory or directory
+    root, issuing = _certificate(above / ROOT), _certificate(directory / ISSUING)
+    _check_issued(root, by=root, path=above / ROOT)
     _check_issued(issuing, by=root, path=directory / ISSUING)
-    facts = _issuer(directory / ISSUING, issuing)
-    for path, seen in ((directory / ROOT, _issuer(directory / ROOT, root)), (directory / ISSUING, facts)):
+    found, root_found = _issuer(directory / ISSUING, issuing), _issuer(above / ROOT, root, trust_domain)
+    for path, seen in ((above / ROOT, root_found), (directory / ISSUING, found)):
         if seen.trust_domain != trust_domain:
             raise BadInput(f"this authority is of {seen.trust_domain}, not of {trust_domain}", file=str(path))
-    files.check_secret(directory / ROOT_KEY)
-    key_file = directory / ISSUING_KEY
-    text = files.read_secret(key_file)
-    signer = _signer(key_file, sealed.unseal(text, passphrase, file=str(key_file)))
-    if signer.public_key_der != facts.public_key_der:
-        raise BadInput(f"this key is not the one in {ISSUING}", file=str(key_file), hint=_RESTORE)
+    files.check_secret(above / ROOT_KEY)
+    signer, safe = key_places.open_signer(directory, passphrase)
+    if signer.public_key_der != found.public_key_der:
+        key_places.close(signer)
+        key_file = str(key_places.file_of(directory))
+        raise BadInput(f"this key is not the one in {ISSUING}", file=key_file, hint=_RESTORE)
     return Authority(
         trust_domain=trust_domain,
         root_der=_der(root),
-        root_crl_pem=_root_crl(directory / ROOT_CRL, root),
+        root_crl_pem=root_crl(above / ROOT_CRL, _der(root)),
         issuing_der=_der(issuing),
-        issuer_facts=facts,
+        issuer_facts=replace(found, constraints=(*root_found.constraints, *found.constraints)),
         signer=signer,
-        sealed=sealed.is_sealed(text),
+        sealed=safe,
     )
 
 
 @contextlib.contextmanager
-def _alone(parent: Path) -> Iterator[None]:
+def alone(parent: Path) -> Iterator[None]:
     """Hold the parent directory against other processes that make an authority in it."""
     with files.explained("opened", parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +181,7 @@ def _alone(parent: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _staged(directory: Path) -> Iterator[Path]:
+def staged(directory: Path) -> Iterator[Path]:
     """Give a directory beside ``directory`` to fill, and put it in its place once it is."""
     stage = directory.with_name(f".{directory.name}.new")
     with files.explained("made", directory):
@@ -183,77 +198,92 @@ def _staged(directory: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class _CaPlan:
-    """What one of the two CA certificates will say."""
+class OpenRoot:
+    """A root with its key at hand: for as long as it takes to sign an issuing authority, and no longer."""
 
-    kind: str
+    der: bytes
     trust_domain: TrustDomain
-    window: Window
-    path_length: int
+    key: AuthorityKey = field(repr=False)
 
-    @property
-    def name(self) -> x509.Name:
-        """The kind and the trust domain, in the 64 characters of a common name."""
-        text = f"{self.kind} {self.trust_domain}"
-        if len(text) > 64:
-            # Two long trust domains must not become the same name by being cut.
-            text = f"{text[:50]}~{sha256(text.encode()).hexdigest()[:13]}"
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+    def crl(self, now: datetime, revoked: Iterable[Revoked] = (), number: int = _FIRST_CRL) -> str:
+        """Sign a list of revoked issuing authorities, which counts for as long as the root does (PEM)."""
+        root = issuer_facts(self.der, self.trust_domain)
+        listed = revocation.tbs(crl_plan(revoked, root, number=number, now=now, until=root.window.not_after))
+        return pem(assemble(listed, sign_with(self.key, listed)), "X509 CRL")
 
 
-def _make(stage: Path, trust_domain: TrustDomain, now: datetime, passphrase: Passphrase | None) -> None:
-    begin = whole_second(now) - BACKDATE
-    root = _CaPlan("Handfast root", trust_domain, Window(begin, begin + ROOT_LIFE), 1)
-    issuing = _CaPlan("Handfast issuing CA", trust_domain, Window(begin, begin + ISSUING_LIFE), 0)
-    root_key, issuing_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    root_der = _certify(root, root_key.public_key(), root.name, root_key)
-    issuing_der = _certify(issuing, issuing_key.public_key(), root.name, root_key)
-    sealed.write_key(stage / ROOT_KEY, root_key, passphrase)
-    sealed.write_key(stage / ISSUING_KEY, issuing_key, passphrase)
-    files.write(stage / ROOT, pem(root_der).encode())
-    files.write(stage / ISSUING, pem(issuing_der).encode())
-    files.write(stage / ROOT_CRL, _empty_crl(issuer_facts(root_der), root_key, now).encode())
+def make_root(
+    stage: Path,
+    trust_domain: TrustDomain,
+    now: datetime,
+    passphrase: Passphrase | None,
+    kind: KeyKind = KeyKind.P256,
+) -> OpenRoot:
+    """Make a root with its key and its empty revocation list, as files in ``stage``."""
+    begin, key = whole_second(now) - BACKDATE, new_authority_key(kind)
+    plan = CaPlan(kind=ROOT_KIND, trust_domain=trust_domain, path_length=1)
+    root = OpenRoot(certify_root(plan, Window(begin, begin + ROOT_LIFE), key), trust_domain, key)
+    sealed.write_key(stage / ROOT_KEY, key, passphrase)
+    put_root(stage, root, now)
+    return root
 
 
-def _certify(
-    ca: _CaPlan, key: ec.EllipticCurvePublicKey, issuer: x509.Name, signing: ec.EllipticCurvePrivateKey
-) -> bytes:
-    """Sign a CA certificate (RFC 5280 section 4.2.1; X509-SVID section 4: a signing certificate's id has no path)."""
-    ski = x509.SubjectKeyIdentifier.from_public_key(key)
-    aki = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
-    identity = x509.UniformResourceIdentifier(f"spiffe://{ca.trust_domain}")
-    certificate = (
-        x509.CertificateBuilder(subject_name=ca.name, issuer_name=issuer, public_key=key)
-        .serial_number(serial_from(secrets.token_bytes(SERIAL_BYTES)))
-        .not_valid_before(ca.window.not_before)
-        .not_valid_after(ca.window.not_after)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=ca.path_length), critical=True)
-        .add_extension(_ca_usage(), critical=True)
-        .add_extension(x509.SubjectAlternativeName([identity]), critical=False)
-        .add_extension(ski, critical=False)
-        .add_extension(aki, critical=False)
-        .sign(signing, _SHA256)
-    )
-    return _der(certificate)
+def put_root(stage: Path, root: OpenRoot, now: datetime) -> None:
+    """Write a root and its empty revocation list, but not its key."""
+    files.write(stage / ROOT, pem(root.der).encode())
+    files.write(stage / ROOT_CRL, root.crl(now).encode())
 
 
-def _ca_usage() -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def make_issuing(
+    stage: Path, root: OpenRoot, now: datetime, passphrase: Passphrase | None, wanted: Wanted = DEFAULT
+) -> None:
+    """Make an issuing authority under ``root``, as files in ``stage``. It does not outlive its root.
+
+    Raises:
+        BadInput: its token or key cannot be used, or the root does not permit the names that are wanted.
+        Unavailable: the token or the disk does not answer.
+    """
+    begin, root_window = whole_second(now) - BACKDATE, facts(root.der).window
+    window = Window(max(begin, root_window.not_before), min(begin + ISSUING_LIFE, root_window.not_after))
+    plan = issuing_plan(root.trust_domain, within(wanted.constraints, root.der))
+    signer = key_places.put(stage, wanted.key, passphrase)
+    key_places.close(signer)
+    der = certify(plan, window, signer.public_key_der, root.der, root.key)
+    files.write(stage / ISSUING, pem(der).encode())
 
 
-def _empty_crl(root: IssuerFacts, key: ec.EllipticCurvePrivateKey, now: datetime) -> str:
-    listed = revocation.tbs(crl_plan((), root, number=_FIRST_CRL, now=now, until=root.window.not_after))
-    return pem(assemble(listed, key.sign(listed, ec.ECDSA(_SHA256))), "X509 CRL")
+def successor_of(directory: Path) -> Wanted:
+    """Tell what the issuing authority after the one in ``directory`` is to be like.
+
+    Raises:
+        BadInput: its key lies in a token, where none is made from here: a file in its place would be weaker.
+    """
+    if (directory / key_places.TOKEN_FILE).exists():
+        raise BadInput(
+            "the issuing key lies in a token, and the next one has to be made there",
+            file=str(directory / key_places.TOKEN_FILE),
+            hint="make a key in the token, and name it with 'handfast ca next --key pkcs11:…'",
+        )
+    return like(_der(_certificate(directory / ISSUING)))
+
+
+def open_root(directory: Path, trust_domain: TrustDomain, passphrase: Passphrase | None) -> OpenRoot:
+    """Open the root in ``directory`` with its key, which may have been taken offline since.
+
+    Raises:
+        BadInput: the key is not there, cannot be read, or is not that of the certificate.
+    """
+    path, root = directory / ROOT_KEY, _certificate(directory / ROOT)
+    if not path.exists():
+        raise BadInput(
+            "the root's key is not here",
+            file=str(path),
+            hint="put it back for as long as the root has to sign; it is not read at any other time",
+        )
+    key = sealed.read_key(path, passphrase)
+    if key.public_key() != root.public_key():
+        raise BadInput(f"this key is not the one in {ROOT}", file=str(path), hint=_RESTORE)
+    return OpenRoot(_der(root), trust_domain, key)
 
 
 def _certificate(path: Path) -> x509.Certificate:
@@ -268,9 +298,9 @@ def _certificate(path: Path) -> x509.Certificate:
     return certificate
 
 
-def _issuer(path: Path, certificate: x509.Certificate) -> IssuerFacts:
+def _issuer(path: Path, certificate: x509.Certificate, nameless: TrustDomain | None = None) -> IssuerFacts:
     try:
-        return issuer_facts(_der(certificate))
+        return issuer_facts(_der(certificate), nameless)
     except BadInput as error:
         raise error.at(file=str(path)) from error
 
@@ -282,18 +312,16 @@ def _check_issued(certificate: x509.Certificate, *, by: x509.Certificate, path: 
         raise BadInput(f"this certificate is not signed by {ROOT}", file=str(path), hint=_RESTORE) from error
 
 
-def _signer(path: Path, key: ec.EllipticCurvePrivateKey) -> KeySigner:
-    try:
-        return KeySigner(key)
-    except BadInput as error:
-        raise error.at(file=str(path)) from error
+def root_crl(path: Path, root_der: bytes) -> str:
+    """Read one of the root's revocation lists (PEM).
 
-
-def _root_crl(path: Path, root: x509.Certificate) -> str:
-    text = files.read(path)
+    Raises:
+        BadInput: it is not there, cannot be read, or is another's; names the file.
+    """
+    text, root = files.read(path), load(root_der)
     try:
         listed, key = x509.load_pem_x509_crl(text), root.public_key()
-        valid = isinstance(key, ec.EllipticCurvePublicKey) and listed.is_signature_valid(key)
+        valid = isinstance(key, PublicKey) and listed.is_signature_valid(key)
     except UNREADABLE as error:
         raise BadInput("the revocation list cannot be read", file=str(path), hint=_RESTORE) from error
     if not valid or listed.issuer != root.subject:

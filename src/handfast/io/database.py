@@ -9,8 +9,9 @@ tried again by itself. What depends on a read says so by ``expect``, and its cal
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class Result:
 
 
 Committed = Callable[[list[Result]], None]
+Outcome = list[Result] | Exception
+Heard = Callable[[], Awaitable[None]]
 
 
 class Conflict(Exception):
@@ -43,6 +46,27 @@ class Conflict(Exception):
 
     Internal to `handfast.io`: who wrote the unit decides whether that is a refusal or a reason to read again.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One caller's steps, and where it waits for them."""
+
+    steps: tuple[Step, ...]
+    future: asyncio.Future[list[Result]]
+    then: Committed | None
+
+    def settle(self, outcome: Outcome) -> None:
+        """Tell the caller what became of its steps, and ``then`` also where the caller has gone."""
+        loop = self.future.get_loop()
+        if not isinstance(outcome, Exception) and self.then is not None:
+            loop.call_soon(self.then, outcome)
+        if self.future.done():
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 def step(sql: str, *args: Value, expect: int | None = None) -> Step:
@@ -72,10 +96,20 @@ class Database(ABC):
 
         Units that are asked for at the same time may share a transaction; the failure of one does not touch the others.
         ``then`` gets the results as soon as they are durable, even where the caller has gone by then. It must not raise.
+        A unit that has a ``then`` is also told to the other processes on this database, see `hear`.
 
         Raises:
             Conflict: a unique value is taken, or ``expect`` did not hold. Nothing was written.
-            Unavailable: the database does not answer. Nothing was written, as far as can be known.
+            Unavailable: the database does not answer. Nothing was written, as far as can be known: where a remote one went
+                away while it committed, the message says that it may have been.
+        """
+
+    @abstractmethod
+    async def hear(self, heard: Heard) -> None:
+        """Have ``heard`` called whenever another process committed a unit that has a ``then``, or may have.
+
+        Calls do not overlap, and several commits may be one call. What it raises as `Unavailable` is tried again later.
+        May be asked for more than once. Where a database has one process alone there is nothing to hear.
         """
 
     @abstractmethod

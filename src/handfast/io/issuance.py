@@ -18,10 +18,12 @@ from datetime import datetime
 from handfast.base.events import CertificateIssued, CertificateRefused
 from handfast.base.refusal import Refusal
 from handfast.io.authorities import Authority
+from handfast.io.generations import Generations
 from handfast.io.ids import new_event_id
 from handfast.io.ports import Clock, Ledger, Signer
 from handfast.io.records import CertificateRecord, CertificateState
 from handfast.trust import leaf
+from handfast.trust.addresses import StatusSite
 from handfast.trust.entries import Workload
 from handfast.trust.facts import fingerprint, hex_serial, pem
 from handfast.trust.lint import LintedPlan, compare, lint
@@ -45,20 +47,26 @@ class IssuedCertificate:
 
 
 class Issuance:
-    """Issues leaf certificates of one authority. ``random`` gives as many random octets as it is asked for."""
+    """Issues leaf certificates of the authority that is current. ``random`` gives as many random octets as it is asked for.
+
+    ``status`` is where its revocations are published; certificates name it, where it is given.
+    """
 
     def __init__(
         self,
-        authority: Authority,
+        authority: Authority | Generations,
         ledger: Ledger,
         clock: Clock,
         random: Callable[[int], bytes] = secrets.token_bytes,
+        *,
+        status: StatusSite | None = None,
     ) -> None:
         """Keep what issuing needs."""
         self._authority = authority
         self._ledger = ledger
         self._clock = clock
         self._random = random
+        self._status = status
 
     async def issue(
         self, request: LeafRequest, *, workload: Workload | None, requester: str
@@ -72,25 +80,28 @@ class Issuance:
             Unavailable: the ledger or the signer cannot be used now.
         """
         now = self._clock.now()
-        linted = self._linted(request, workload, now)
+        authority = self._authority.current  # one from plan to chain, whatever is switched meanwhile
+        linted = self._linted(authority, request, workload, now)
         if isinstance(linted, Refusal):
             return linted
         intent = _intent(linted, requester, now)
         refusal = await self._ledger.record_intent(intent)
         if refusal:
             return refusal
-        der = await sign(linted, self._authority.signer)
+        der = await sign(linted, authority.signer)
         refusal = compare(der, linted)
         if refusal:
             return await self._failed(intent, der, refusal)
-        return await self._issued(intent, der)
+        return await self._issued(intent, der, authority)
 
-    def _linted(self, request: LeafRequest, workload: Workload | None, now: datetime) -> LintedPlan | Refusal:
+    def _linted(
+        self, authority: Authority, request: LeafRequest, workload: Workload | None, now: datetime
+    ) -> LintedPlan | Refusal:
         serial = serial_from(self._random(SERIAL_BYTES))
-        planned = plan(request, self._authority.issuer_facts, workload=workload, now=now, serial=serial)
+        planned = plan(request, authority.issuer_facts, workload=workload, now=now, serial=serial, status=self._status)
         return planned if isinstance(planned, Refusal) else lint(leaf.tbs(planned), planned)
 
-    async def _issued(self, intent: CertificateRecord, der: bytes) -> IssuedCertificate:
+    async def _issued(self, intent: CertificateRecord, der: bytes, authority: Authority) -> IssuedCertificate:
         record = replace(intent, state=CertificateState.ISSUED, der=der, fingerprint=fingerprint(der))
         event = CertificateIssued(
             id=new_event_id(self._random),
@@ -107,8 +118,8 @@ class Issuance:
         return IssuedCertificate(
             serial=record.serial,
             der=der,
-            chain_pem=pem(der) + self._authority.chain_pem,
-            bundle_pem=self._authority.bundle_pem,
+            chain_pem=pem(der) + authority.chain_pem,
+            bundle_pem=authority.bundle_pem,
             record=record,
             event=event,
         )

@@ -31,7 +31,7 @@ class Signer(Protocol):
         """The key's SubjectPublicKeyInfo, DER."""
 
     async def sign(self, message: bytes) -> bytes:
-        """Sign ``message`` (ECDSA over SHA-256, DER), for a TBSCertificate or the like.
+        """Sign ``message``, a TBSCertificate or the like, by the algorithm that follows from the key (`trust.algorithms`).
 
         Raises:
             Unavailable: the key cannot be used now.

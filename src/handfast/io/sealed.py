@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from handfast.base.refusal import BadInput
 from handfast.io import files
+from handfast.io.signers import AuthorityKey
 
 SHORTEST_PASSPHRASE = 16
 LONGEST_PASSPHRASE = 1023
@@ -104,7 +105,7 @@ def read_passphrase(source: PassphraseSource, environ: Mapping[str, str] = os.en
             return _passphrase(files.read(path, files.MAX_SECRET_BYTES), str(path))
 
 
-def seal(key: ec.EllipticCurvePrivateKey, passphrase: Passphrase | None) -> bytes:
+def seal(key: AuthorityKey, passphrase: Passphrase | None) -> bytes:
     """Give the key as PEM: sealed, or with a first line that says that it is not."""
     how: KeySerializationEncryption = BestAvailableEncryption(passphrase.secret) if passphrase else NoEncryption()
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how)
@@ -116,8 +117,8 @@ def is_sealed(text: bytes) -> bool:
     return _SEALED in text
 
 
-def unseal(text: bytes, passphrase: Passphrase | None, *, file: str = "") -> ec.EllipticCurvePrivateKey:
-    """Read an elliptic curve key back from its PEM. ``file`` is its name, for errors.
+def unseal(text: bytes, passphrase: Passphrase | None, *, file: str = "") -> AuthorityKey:
+    """Read a key back from its PEM. ``file`` is its name, for errors.
 
     Raises:
         BadInput: the passphrase is wrong, missing, or given for a key that is not sealed; or this is no such key.
@@ -140,12 +141,12 @@ def unseal(text: bytes, passphrase: Passphrase | None, *, file: str = "") -> ec.
             file=file,
             hint="is this the passphrase it was sealed with, and is the file whole?" if passphrase else "is it whole?",
         ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise BadInput("this is not an elliptic curve key", file=file)
+    if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
+        raise BadInput("this is no key of an authority: it is neither ECDSA nor RSA nor Ed25519", file=file)
     return key
 
 
-def write_key(path: Path, key: ec.EllipticCurvePrivateKey, passphrase: Passphrase | None) -> None:
+def write_key(path: Path, key: AuthorityKey, passphrase: Passphrase | None) -> None:
     """Write a key to a file of mode 0600.
 
     Raises:
@@ -155,7 +156,7 @@ def write_key(path: Path, key: ec.EllipticCurvePrivateKey, passphrase: Passphras
     files.write_secret(path, seal(key, passphrase))
 
 
-def read_key(path: Path, passphrase: Passphrase | None) -> ec.EllipticCurvePrivateKey:
+def read_key(path: Path, passphrase: Passphrase | None) -> AuthorityKey:
     """Read a key from a file.
 
     Raises:

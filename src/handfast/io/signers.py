@@ -1,36 +1,86 @@
-"""Keys that sign and are never seen."""
+"""Keys that sign and are never seen.
+
+Decides how a key in this process signs, and which kinds of keys are made here. Refuses to know where keys are kept (`sealed`,
+`pkcs11`), and what a key's algorithm is called (`handfast.trust.algorithms`).
+
+One protocol, `handfast.io.ports.Signer`, stands for all of them. A key service elsewhere is one more class: it names its
+public key, signs by the algorithm that follows from it, and raises `Unavailable` while it does not answer.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from enum import StrEnum
 from hashlib import sha256
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from handfast.base.refusal import BadInput
+from handfast.trust.algorithms import algorithm_for
+from handfast.trust.profile import key_facts
 
-_ALGORITHM = ec.ECDSA(hashes.SHA256())
+AuthorityKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+
+class KeyKind(StrEnum):
+    """The keys that can be made for an authority."""
+
+    P256 = "p256"
+    P384 = "p384"
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    RSA4096 = "rsa4096"
+    ED25519 = "ed25519"
+
+
+def new_authority_key(kind: KeyKind) -> AuthorityKey:
+    """Make a key."""
+    match kind:
+        case KeyKind.P256:
+            return ec.generate_private_key(ec.SECP256R1())
+        case KeyKind.P384:
+            return ec.generate_private_key(ec.SECP384R1())
+        case KeyKind.ED25519:
+            return ed25519.Ed25519PrivateKey.generate()
+        case _:
+            return rsa.generate_private_key(65537, int(kind.value.removeprefix("rsa")))
+
+
+def public_der(key: AuthorityKey) -> bytes:
+    """Give the SubjectPublicKeyInfo of a private key, DER."""
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def sign_with(key: AuthorityKey, message: bytes) -> bytes:
+    """Sign by the key's own algorithm: what stands in a certificate's signature field.
+
+    Raises:
+        BadInput: no authority signs with such a key.
+    """
+    algorithm = algorithm_for(key_facts(key.public_key()))
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(message)
+    assert algorithm.hash
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(message, padding.PKCS1v15(), algorithm.hash)
+    return key.sign(message, ec.ECDSA(algorithm.hash))
 
 
 class KeySigner:
-    """The `Signer` over a P-256 key in this process.
-
-    A signature takes 30 microseconds, so it is made in the event loop: a thread would cost more than it saves.
+    """The `Signer` over a key in this process.
 
     Raises:
-        BadInput: the key is of another curve.
+        BadInput: no authority signs with such a key.
     """
 
     __slots__ = ("_key", "_public_key_der")
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(self, key: AuthorityKey) -> None:
         """Keep the key, and its public half in DER."""
-        if not isinstance(key.curve, ec.SECP256R1):
-            raise BadInput(f"an authority's key is ECDSA P-256, not {key.curve.name}")
+        algorithm_for(key_facts(key.public_key()))
         self._key = key
-        self._public_key_der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self._public_key_der = public_der(key)
 
     @property
     def public_key_der(self) -> bytes:
@@ -38,8 +88,11 @@ class KeySigner:
         return self._public_key_der
 
     async def sign(self, message: bytes) -> bytes:
-        """Sign ``message``: ECDSA over SHA-256, DER (RFC 3279 section 2.2.3)."""
-        return self._key.sign(message, _ALGORITHM)
+        """Sign ``message`` by the key's own algorithm."""
+        # Elliptic curves take some 30 microseconds, and a thread would cost more; RSA takes up to ten milliseconds.
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return await asyncio.to_thread(sign_with, self._key, message)
+        return sign_with(self._key, message)
 
     def __repr__(self) -> str:
         """Name the key by its public half."""

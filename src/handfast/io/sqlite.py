@@ -15,12 +15,11 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from handfast.base.refusal import BadInput, Unavailable
-from handfast.io.database import Committed, Conflict, Database, Result, Row, Step, Value
+from handfast.io.database import Committed, Conflict, Database, Heard, Outcome, Result, Row, Step, Unit, Value
 from handfast.io.migrations import HISTORY, Migration, load, pending
 
 OLDEST_SQLITE = (3, 35, 0)  # `returning`
@@ -41,28 +40,6 @@ _PRAGMAS = (
     "journal_size_limit = 67108864",
 )
 
-_Outcome = list[Result] | Exception
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """One caller's steps, and where it waits for them."""
-
-    steps: tuple[Step, ...]
-    future: asyncio.Future[list[Result]]
-    then: Committed | None
-
-    def settle(self, outcome: _Outcome) -> None:
-        loop = self.future.get_loop()
-        if not isinstance(outcome, Exception) and self.then is not None:
-            loop.call_soon(self.then, outcome)
-        if self.future.done():
-            return
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
-
 
 class SqliteDatabase(Database):
     """One SQLite file, written by one connection and read by another. Belongs to one event loop."""
@@ -70,7 +47,7 @@ class SqliteDatabase(Database):
     def __init__(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
         """Take two open connections to one file; `open` makes them."""
         self._writer, self._reader = writer, reader
-        self._queue: list[_Unit] = []
+        self._queue: list[Unit] = []
         self._closed = False
 
     @classmethod
@@ -111,11 +88,14 @@ class SqliteDatabase(Database):
         """Do the steps as one unit, as `Database.write` says. A caller that is cancelled in the queue writes nothing."""
         self._require_open()
         loop = asyncio.get_running_loop()
-        unit = _Unit(steps, loop.create_future(), then)
+        unit = Unit(steps, loop.create_future(), then)
         if not self._queue:
             loop.call_soon(self._flush)
         self._queue.append(unit)
         return await unit.future
+
+    async def hear(self, heard: Heard) -> None:
+        """Hear nothing: the file has one process alone."""
 
     async def close(self) -> None:
         """Write what is queued, and close the file. May be called again."""
@@ -137,7 +117,7 @@ class SqliteDatabase(Database):
             for unit, outcome in zip(units, self._commit(units), strict=True):
                 unit.settle(outcome)
 
-    def _commit(self, units: list[_Unit]) -> Sequence[_Outcome]:
+    def _commit(self, units: list[Unit]) -> Sequence[Outcome]:
         try:
             with transaction(self._writer):
                 return [self._run(unit) for unit in units]
@@ -150,12 +130,12 @@ class SqliteDatabase(Database):
         except Exception as error:  # noqa: BLE001 - as above
             return [_translated(error) for _ in units]
 
-    def _run(self, unit: _Unit) -> list[Result]:
+    def _run(self, unit: Unit) -> list[Result]:
         return [_execute(self._writer, step) for step in unit.steps]
 
-    def _run_apart(self, unit: _Unit) -> _Outcome:
+    def _run_apart(self, unit: Unit) -> Outcome:
         self._writer.execute("savepoint unit")
-        outcome: _Outcome
+        outcome: Outcome
         try:
             outcome = self._run(unit)
         except Exception as error:

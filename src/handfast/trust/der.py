@@ -7,6 +7,7 @@ Decides how bytes are laid out (X.690, distinguished encoding). Refuses to know 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from handfast.base.refusal import BadInput
 
@@ -39,6 +40,7 @@ def integer(value: int, tag: int = 0x02) -> bytes:
     return tlv(tag, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
+@lru_cache(maxsize=256)
 def oid(dotted: str) -> bytes:
     """Write an OBJECT IDENTIFIER such as ``2.5.29.17`` (X.690 section 8.19)."""
     first, second, *rest = (int(arc) for arc in dotted.split("."))

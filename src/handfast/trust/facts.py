@@ -20,6 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from handfast.base.refusal import BadInput
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window
+from handfast.trust.algorithms import SignatureAlgorithm, algorithm_of
+from handfast.trust.constraints import NameConstraints
+from handfast.trust.constraints import read as constraints_of
 from handfast.trust.profile import OTHER_KEY, UNREADABLE, KeyFacts, key_facts
 
 MAX_CERTIFICATE_BYTES = 64 * 1024
@@ -63,10 +66,10 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True)
 class IssuerFacts:
-    """What a plan needs of the authority that will sign it: a CA of one trust domain, with a P-256 key.
+    """What a plan needs of the authority that will sign it: a CA of one trust domain, with a key that signs here.
 
     ``subject_der`` is its Name as it stands in its certificate, ``key_id`` its subject key identifier, ``public_key_der`` its
-    SubjectPublicKeyInfo.
+    SubjectPublicKeyInfo. ``constraints`` are the name constraints that hold for what it issues: its own and those above it.
     """
 
     trust_domain: TrustDomain
@@ -74,6 +77,12 @@ class IssuerFacts:
     key_id: bytes
     public_key_der: bytes
     window: Window
+    constraints: tuple[NameConstraints, ...] = ()
+
+    @property
+    def algorithm(self) -> SignatureAlgorithm:
+        """What its key signs with."""
+        return algorithm_of(self.public_key_der)
 
 
 def load(der: bytes) -> x509.Certificate:
@@ -105,25 +114,36 @@ def facts(der: bytes) -> CertificateFacts:
         raise _unreadable(error) from error
 
 
-def issuer_facts(der: bytes) -> IssuerFacts:
+def issuer_facts(der: bytes, nameless: TrustDomain | None = None) -> IssuerFacts:
     """Read what a plan needs of an issuing CA's certificate (DER).
 
+    ``nameless`` is whose a CA without any URI SAN is taken for: a root that was not made here may have none.
+
     Raises:
-        BadInput: it cannot be read, is no CA, has no subject key identifier, no P-256 key, or not exactly one URI SAN that
-            names a trust domain (X509-SVID section 3.1).
+        BadInput: it cannot be read, is no CA, has no subject key identifier, a key that no authority signs with here, name
+            constraints that cannot be kept, or not exactly one URI SAN that names a trust domain (X509-SVID section 3.1).
     """
     seen, certificate = facts(der), load(der)
     if not seen.is_ca or not seen.ski:
         raise BadInput("an issuer is a CA certificate with a subject key identifier")
-    if seen.curve != "secp256r1":
-        raise BadInput(f"an issuer's key is ECDSA P-256, not {seen.key_kind} {seen.curve or seen.key_bits}")
+    public_key_der = _spki(certificate)
+    algorithm_of(public_key_der)
+    constraints = constraints_of(certificate.extensions)
     return IssuerFacts(
-        trust_domain=_trust_domain(seen.uri_sans),
+        trust_domain=nameless if nameless and not seen.uri_sans else _trust_domain(seen.uri_sans),
         subject_der=certificate.subject.public_bytes(),
         key_id=bytes.fromhex(seen.ski),
-        public_key_der=certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        public_key_der=public_key_der,
         window=seen.window,
+        constraints=(constraints,) if constraints else (),
     )
+
+
+def _spki(certificate: x509.Certificate) -> bytes:
+    try:
+        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except UNREADABLE as error:
+        raise BadInput("the issuer's key is of a kind that is not known here") from error
 
 
 def fingerprint(der: bytes) -> str:

@@ -9,14 +9,13 @@ private key in this process.
 
 from __future__ import annotations
 
-from handfast.trust import der
+from handfast.trust import addresses, der
+from handfast.trust.algorithms import identifier_in
 from handfast.trust.plan import LeafPlan
 
 _VERSION_3 = der.tlv(0xA0, der.integer(2))
-ECDSA_SHA256 = der.sequence(der.oid("1.2.840.10045.4.3.2"))
-"""AlgorithmIdentifier of ecdsa-with-SHA256; without parameters (RFC 5758 section 3.2)."""
-
 _NOT_A_CA = der.extension("2.5.29.19", der.sequence(), critical=True)
+_NOT_CHECKED = der.extension("1.3.6.1.5.5.7.48.1.5", b"\x05\x00")  # id-pkix-ocsp-nocheck, RFC 6960 section 4.2.2.2.1
 _SIGNS = der.extension("2.5.29.15", der.bit_string(b"\x80", 7), critical=True)
 _SIGNS_AND_ENCRYPTS = der.extension("2.5.29.15", der.bit_string(b"\xa0", 5), critical=True)
 
@@ -26,7 +25,7 @@ def tbs(plan: LeafPlan) -> bytes:
     return der.sequence(
         _VERSION_3,
         der.integer(plan.serial),
-        ECDSA_SHA256,
+        plan.issuer.algorithm.identifier,
         plan.issuer.subject_der,
         der.sequence(der.time(plan.window.not_before), der.time(plan.window.not_after)),
         common_name(plan.common_name),
@@ -36,8 +35,14 @@ def tbs(plan: LeafPlan) -> bytes:
 
 
 def assemble(signed: bytes, signature: bytes) -> bytes:
-    """Put what was signed (a TBSCertificate or TBSCertList) and its ECDSA signature with SHA-256 together."""
-    return der.sequence(signed, ECDSA_SHA256, der.bit_string(signature))
+    """Put what was signed (a TBSCertificate or TBSCertList) and its signature together.
+
+    The algorithm is the one that is named inside, as it must be (RFC 5280 sections 4.1.1.2 and 5.1.1.2).
+
+    Raises:
+        BadInput: there is none inside.
+    """
+    return der.sequence(signed, identifier_in(signed), der.bit_string(signature))
 
 
 def common_name(text: str) -> bytes:
@@ -59,7 +64,18 @@ def _extensions(plan: LeafPlan) -> tuple[bytes, ...]:
         der.extension("2.5.29.17", _names(plan)),
         der.extension("2.5.29.14", der.octet_string(plan.subject.key_id)),
         authority_key_id(plan.issuer.key_id),
+        *_status(plan),
     )
+
+
+def _status(plan: LeafPlan) -> tuple[bytes, ...]:
+    """Write where the certificate's status is found, or that nobody is to ask."""
+    if plan.status:
+        return (
+            der.extension("2.5.29.31", addresses.distribution_points(plan.status.crl)),
+            der.extension("1.3.6.1.5.5.7.1.1", addresses.authority_information(plan.status.ocsp, plan.status.issuer)),
+        )
+    return (_NOT_CHECKED,) if plan.profile.answers_status else ()
 
 
 def _names(plan: LeafPlan) -> bytes:

@@ -12,16 +12,15 @@ from typing import TypeAlias, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, NameOID
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.trust import der
+from handfast.trust.algorithms import verify
+from handfast.trust.constraints import breaches
 from handfast.trust.facts import load
-from handfast.trust.leaf import ECDSA_SHA256, assemble
+from handfast.trust.leaf import assemble
 from handfast.trust.plan import LeafPlan
 from handfast.trust.profile import BACKDATE, UNREADABLE, key_facts
 
@@ -37,6 +36,8 @@ _CRITICAL = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False,
 }
+_STATUS = {ExtensionOID.CRL_DISTRIBUTION_POINTS: False, ExtensionOID.AUTHORITY_INFORMATION_ACCESS: False}
+_NOT_CHECKED = {ExtensionOID.OCSP_NO_CHECK: False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,10 @@ def compare(signed: bytes, linted: LintedPlan) -> Refusal | None:
         None, or ISSUANCE_MISMATCH.
     """
     try:
-        tbs, algorithm, signature = der.children(signed)
+        tbs, _, signature = der.children(signed)
         if tbs != linted.tbs:
             return _mismatch("the signed bytes are not those that were linted")
-        if signed != assemble(tbs, load(signed).signature) or algorithm != ECDSA_SHA256 or not signature:
+        if signed != assemble(tbs, load(signed).signature) or not signature:
             return _mismatch("the certificate around them is not laid out as ours")
         verify(load(signed).signature, tbs, linted.plan.issuer.public_key_der)
     except _UNREADABLE:
@@ -89,26 +90,13 @@ def compare(signed: bytes, linted: LintedPlan) -> Refusal | None:
     return None
 
 
-def verify(signature: bytes, message: bytes, public_key_der: bytes) -> None:
-    """Check an ECDSA signature with SHA-256.
-
-    Raises:
-        InvalidSignature: it is not one of this key over this message.
-        BadInput: the key is not ECDSA.
-    """
-    key = load_der_public_key(public_key_der)
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise BadInput("the issuer's key is not ECDSA")
-    key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-
-
 def _mismatch(what: str) -> Refusal:
     return Refusal(Reason.ISSUANCE_MISMATCH, {"certificate": what})
 
 
 def _findings(tbs: bytes, plan: LeafPlan) -> Iterator[tuple[str, str]]:
     certificate = load(assemble(tbs, _DUMMY_SIGNATURE))
-    for check in (_raw, _serial, _times, _subject, _extension_set, _names, _usage, _key_ids):
+    for check in (_raw, _serial, _times, _subject, _extension_set, _names, _usage, _key_ids, _status):
         yield from check(certificate, plan)
 
 
@@ -119,8 +107,8 @@ def _raw(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[str, s
         yield "version", "not v3 with its eight fields"
         return
     _, _, algorithm, issuer, _, _, spki, _ = fields
-    if algorithm != ECDSA_SHA256:
-        yield "algorithm", "not ecdsa-with-SHA256"
+    if algorithm != plan.issuer.algorithm.identifier:
+        yield "algorithm", f"not {plan.issuer.algorithm.name}, which the issuer's key signs with"
     if issuer != plan.issuer.subject_der:
         yield "issuer", "not the issuer's subject, byte for byte"
     if spki != plan.subject.spki:
@@ -152,9 +140,10 @@ def _subject(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[st
         yield "subject", "not the planned common name alone"
 
 
-def _extension_set(certificate: x509.Certificate, _: LeafPlan) -> Iterator[tuple[str, str]]:
-    if {found.oid: found.critical for found in certificate.extensions} != _CRITICAL:
-        yield "extensions", "not the six of a leaf, critical where they must be"
+def _extension_set(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[str, str]]:
+    wanted = _CRITICAL | (_STATUS if plan.status else {}) | (_NOT_CHECKED if plan.profile.answers_status else {})
+    if {found.oid: found.critical for found in certificate.extensions} != wanted:
+        yield "extensions", "not those of the plan, critical where they must be"
 
 
 def _names(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[str, str]]:
@@ -165,6 +154,9 @@ def _names(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[str,
             yield "names", "not the planned identity and DNS names alone"
         if plan.identity.trust_domain != plan.issuer.trust_domain:
             yield "names", "of another trust domain than the issuer's"
+    for constraints in plan.issuer.constraints:
+        for kind, name in breaches(constraints, plan.identity.trust_domain.name, plan.dns, plan.common_name):
+            yield "names", f"{kind} {name}: outside of the issuer's name constraints"
 
 
 def _usage(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[str, str]]:
@@ -200,6 +192,24 @@ def _key_ids(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[st
     for aki in _values(certificate, x509.AuthorityKeyIdentifier):
         if aki != x509.AuthorityKeyIdentifier(plan.issuer.key_id, None, None):
             yield "authority_key_id", "not the issuer's subject key identifier"
+
+
+def _status(certificate: x509.Certificate, plan: LeafPlan) -> Iterator[tuple[str, str]]:
+    """RFC 5280 sections 4.2.1.13 and 4.2.2.1: one list, one responder, one issuer, each at the planned address."""
+    if plan.status is None:
+        return
+    for points in _values(certificate, x509.CRLDistributionPoints):
+        if list(points) != [x509.DistributionPoint(_uris(plan.status.crl), None, None, None)]:
+            yield "revocation_list", "not at the planned address alone"
+    places = [(AuthorityInformationAccessOID.OCSP, plan.status.ocsp)]
+    places.append((AuthorityInformationAccessOID.CA_ISSUERS, plan.status.issuer))
+    for access in _values(certificate, x509.AuthorityInformationAccess):
+        if list(access) != [x509.AccessDescription(method, *_uris(url)) for method, url in places]:
+            yield "authority_information", "not OCSP and the issuer at the planned addresses"
+
+
+def _uris(url: str) -> list[x509.UniformResourceIdentifier]:
+    return [x509.UniformResourceIdentifier(url)]
 
 
 def _values(certificate: x509.Certificate, kind: type[_T]) -> Iterator[_T]:

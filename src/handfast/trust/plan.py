@@ -18,6 +18,8 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import SpiffeId
 from handfast.base.windows import Window, whole_second
+from handfast.trust.addresses import StatusAddresses, StatusSite
+from handfast.trust.constraints import breaches
 from handfast.trust.entries import DEFAULT_TTL, LONGEST_TTL, RESERVED, SHORTEST_TTL, Workload
 from handfast.trust.facts import IssuerFacts
 from handfast.trust.profile import BACKDATE, LEAF, UNREADABLE, KeyFacts, Profile, key_facts
@@ -46,7 +48,8 @@ class CsrFacts:
 class LeafRequest:
     """What is asked for. No ``dns`` means the entry's names, no ``ttl`` the entry's life.
 
-    ``csr`` comes from `read_csr`. ``reserved`` is for the platform's own certificates, and never follows from what a caller sent.
+    ``csr`` comes from `read_csr` with the same ``profile``. ``reserved`` is for the platform's own certificates; it and
+    ``profile`` never follow from what a caller sent. ``named_by_dns``: the common name is a DNS name, where there is one.
 
     Raises:
         BadInput: ``ttl`` is shorter than `SHORTEST_TTL`.
@@ -57,6 +60,8 @@ class LeafRequest:
     dns: tuple[str, ...] = ()
     ttl: timedelta | None = None
     reserved: bool = False
+    profile: Profile = LEAF
+    named_by_dns: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a life that ends before it can be used."""
@@ -66,7 +71,7 @@ class LeafRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeafPlan:
-    """Everything that a leaf certificate will say."""
+    """Everything that a leaf certificate will say. Without ``status`` it names no place to ask whether it is revoked."""
 
     identity: SpiffeId
     dns: tuple[str, ...]
@@ -75,13 +80,18 @@ class LeafPlan:
     subject: CsrFacts
     issuer: IssuerFacts
     profile: Profile = LEAF
+    status: StatusAddresses | None = None
+    named_by_dns: bool = False
 
     @property
     def common_name(self) -> str:
         """The last segment of the identity's path, cut to the 64 characters that X.520 gives a common name.
 
-        For people alone: nothing here ever decides by it.
+        For people alone: nothing here ever decides by it. ACME clients take it for one of the DNS names that they renew, so theirs
+        is the first of those that fits.
         """
+        if self.named_by_dns and (fitting := [name for name in self.dns if len(name) <= 64]):
+            return fitting[0]
         return self.identity.name.rpartition("/")[2][:64]
 
 
@@ -109,16 +119,22 @@ def read_csr(data: bytes, profile: Profile = LEAF) -> CsrFacts | Refusal:
 
 
 def plan(
-    request: LeafRequest, issuer: IssuerFacts, *, workload: Workload | None, now: datetime, serial: int
+    request: LeafRequest,
+    issuer: IssuerFacts,
+    *,
+    workload: Workload | None,
+    now: datetime,
+    serial: int,
+    status: StatusSite | None = None,
 ) -> LeafPlan | Refusal:
     """Plan a leaf certificate.
 
     ``workload`` is the identity's entry; without one, names and life are bounded by the profile alone, so the caller decides
-    who may ask then. ``serial`` comes from `serial_from`.
+    who may ask then. ``serial`` comes from `serial_from`. ``status`` is where the issuer's revocations are published, if they are.
 
     Returns:
         The plan, or a refusal: ENTRY_RESERVED, ENTRY_NO_MATCH, ISSUANCE_NAME_NOT_ALLOWED, ISSUANCE_TOO_LONG,
-        ISSUANCE_ISSUER_ENDS, CERT_NOT_YET_VALID (of the issuer: this host's clock went back).
+        ISSUANCE_ISSUER_ENDS, ISSUANCE_NAME_CONSTRAINT, CERT_NOT_YET_VALID (of the issuer: this host's clock went back).
     """
     refusal = _refuse_identity(request, issuer, workload)
     if refusal:
@@ -129,9 +145,18 @@ def plan(
     window = _window(request, issuer, workload, now)
     if isinstance(window, Refusal):
         return window
-    return LeafPlan(
-        identity=request.identity, dns=names, window=window, serial=serial, subject=request.csr, issuer=issuer
+    planned = LeafPlan(
+        identity=request.identity,
+        dns=names,
+        window=window,
+        serial=serial,
+        subject=request.csr,
+        issuer=issuer,
+        profile=request.profile,
+        status=status.of(issuer.key_id, serial) if status and not request.profile.answers_status else None,
+        named_by_dns=request.named_by_dns,
     )
+    return _refuse_constrained(planned) or planned
 
 
 def serial_from(random_bytes: bytes) -> int:
@@ -196,8 +221,23 @@ def _refuse_identity(request: LeafRequest, issuer: IssuerFacts, workload: Worklo
         )
     if identity.name.startswith(RESERVED) and not request.reserved:
         return Refusal(Reason.ENTRY_RESERVED, {"identity": str(identity)})
+    if not request.reserved and not request.profile.permits_identity(identity.name):
+        return Refusal(
+            Reason.ISSUANCE_NAME_NOT_ALLOWED,
+            {"identity": str(identity), "permitted": ", ".join(request.profile.identities)},
+        )
     if workload and workload.identity != identity:
         return Refusal(Reason.ENTRY_NO_MATCH, {"identity": str(identity), "entry": str(workload.identity)})
+    return None
+
+
+def _refuse_constrained(planned: LeafPlan) -> Refusal | None:
+    """Refuse what every verifier would refuse for the issuer's name constraints (RFC 5280 section 4.2.1.10)."""
+    domain = planned.identity.trust_domain.name
+    for constraints in planned.issuer.constraints:
+        outside = dict(breaches(constraints, domain, planned.dns, planned.common_name))
+        if outside:
+            return Refusal(Reason.ISSUANCE_NAME_CONSTRAINT, {**outside, "permitted": str(constraints)})
     return None
 
 
@@ -211,11 +251,15 @@ def _names(request: LeafRequest, workload: Workload | None) -> tuple[str, ...] |
             return Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"dns": ascii(name[:80]), "because": "not a DNS name"})
         if name not in granted:
             return Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"dns": name, "because": "not among the entry's names"})
+        if not request.reserved and not request.profile.permits_dns(name):
+            permitted = ", ".join(request.profile.dns)
+            return Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"dns": name, "permitted": permitted})
     return tuple(dict.fromkeys(names))
 
 
 def _window(request: LeafRequest, issuer: IssuerFacts, workload: Workload | None, now: datetime) -> Window | Refusal:
-    longest = min(workload.ttl, LONGEST_TTL) if workload else LONGEST_TTL
+    most = LONGEST_TTL if request.reserved else request.profile.longest
+    longest = min(workload.ttl, most) if workload else most
     ttl = request.ttl or min(workload.ttl if workload else DEFAULT_TTL, longest)
     if ttl > longest:
         return Refusal(Reason.ISSUANCE_TOO_LONG, {"asked": str(ttl), "longest": str(longest)})

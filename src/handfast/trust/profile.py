@@ -19,6 +19,7 @@ BACKDATE = timedelta(seconds=60)
 """How far before ``now`` a validity begins: hosts whose clocks are a little behind must not refuse what is new."""
 
 CLIENT_AUTH = "1.3.6.1.5.5.7.3.2"
+OCSP_SIGNING = "1.3.6.1.5.5.7.3.9"
 SERVER_AUTH = "1.3.6.1.5.5.7.3.1"
 
 UNREADABLE = (
@@ -56,7 +57,11 @@ OTHER_KEY = KeyFacts("other", 0)
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The limits of one kind of leaf. ``ekus`` are dotted object identifiers, in the order in which they are written."""
+    """The limits of one kind of leaf.
+
+    ``ekus`` are dotted object identifiers, in the order in which they are written. ``identities`` are names, or what they begin
+    with (``team/*``); ``dns`` names, or what they end with (``*.internal``).
+    """
 
     name: str
     curves: frozenset[str]
@@ -64,6 +69,21 @@ class Profile:
     ed25519: bool
     longest: timedelta
     ekus: tuple[str, ...]
+    identities: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+
+    def permits_identity(self, name: str) -> bool:
+        """Tell whether an identity's name is among ``identities``; all are where there are none."""
+        return not self.identities or any(_covers(one, name) for one in self.identities)
+
+    def permits_dns(self, name: str) -> bool:
+        """Tell whether a DNS name is among ``dns``, or below one that begins with ``*.``; all are where there are none."""
+        return not self.dns or any(_lies_in(name, one) for one in self.dns)
+
+    @property
+    def answers_status(self) -> bool:
+        """Whether it answers for others' status: then nobody asks for its own (RFC 6960 section 4.2.2.2.1)."""
+        return OCSP_SIGNING in self.ekus
 
     def allows(self, key: KeyFacts) -> bool:
         """Tell whether a certificate for this key may be made.
@@ -76,6 +96,14 @@ class Profile:
         return key.curve in self.curves if key.kind == "ec" else key.kind == "ed25519" and self.ed25519
 
 
+def _covers(pattern: str, name: str) -> bool:
+    return name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+
+
+def _lies_in(name: str, pattern: str) -> bool:
+    return name == pattern or (pattern.startswith("*.") and name.endswith(pattern[1:]))
+
+
 LEAF = Profile(
     name="leaf",
     curves=frozenset({"secp256r1", "secp384r1"}),
@@ -84,6 +112,16 @@ LEAF = Profile(
     longest=LONGEST_TTL,
     ekus=(CLIENT_AUTH, SERVER_AUTH),
 )
+
+RESPONDER = Profile(
+    name="ocsp",
+    curves=frozenset({"secp256r1"}),
+    rsa_bits=(0, 0),
+    ed25519=False,
+    longest=timedelta(days=7),
+    ekus=(OCSP_SIGNING,),
+)
+"""What answers OCSP for an issuer. It lives short, as nobody can learn that it was revoked."""
 
 
 def key_facts(key: CertificatePublicKeyTypes) -> KeyFacts:

@@ -6,16 +6,17 @@ publishes the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from handfast.base.refusal import BadInput
-from handfast.base.windows import Window, whole_second
-from handfast.trust import der
+from handfast.base.windows import Window, from_unix, to_unix, whole_second
+from handfast.trust import addresses, der
 from handfast.trust.facts import IssuerFacts
-from handfast.trust.leaf import ECDSA_SHA256, authority_key_id
+from handfast.trust.leaf import authority_key_id
 from handfast.trust.profile import BACKDATE
 
 CRL_LIFE = timedelta(days=7)
@@ -110,24 +111,92 @@ def crl_plan(
 
 
 def tbs(plan: CrlPlan) -> bytes:
-    """Write the TBSCertList of a plan, for an issuer that signs with ECDSA and SHA-256 (RFC 5280 section 5.1)."""
-    entries = der.sequence(*map(_entry, plan.entries)) if plan.entries else b""  # absent, never empty (5.1.2.6)
-    extensions = der.sequence(
-        authority_key_id(plan.issuer.key_id), der.extension("2.5.29.20", der.integer(plan.number))
-    )
-    return der.sequence(
+    """Write the TBSCertList of a plan (RFC 5280 section 5.1)."""
+    entries = b"".join(entry(one.serial, to_unix(one.at), one.reason) for one in plan.entries)
+    before, after = around(CrlOutline(issuer=plan.issuer, number=plan.number, window=plan.window), len(entries))
+    return before + entries + after
+
+
+# Lists too long for objects: the entries are octets that somebody else keeps, and these give what stands around them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrlOutline:
+    """What a list says beside its entries.
+
+    ``places`` are its own addresses, where it is one of several lists of its issuer: it counts for certificates that name one of
+    them, and for no others. ``freshest`` is where the changes to it are. ``base`` makes it those changes: to the complete list of
+    that number, or of a later one.
+    """
+
+    issuer: IssuerFacts
+    number: int
+    window: Window
+    places: tuple[str, ...] = ()
+    freshest: str = ""
+    base: int | None = None
+
+
+def entry(serial: str, at: int, reason: str) -> bytes:
+    """Write one revoked certificate; "unspecified" is said by saying nothing (RFC 5280 section 5.3.1).
+
+    ``serial`` is hex, ``at`` seconds since 1970, ``reason`` the text of a `RevocationReason`.
+    """
+    # A list may have a million of these, so nothing is made here that lives on.
+    octets = bytes.fromhex(serial).lstrip(b"\0") or b"\0"
+    number = octets if octets[0] < 0x80 else b"\0" + octets
+    said = bytes((0x02, len(number))) + number + _time(at) + _SAID[reason]
+    return bytes((0x30, len(said))) + said
+
+
+def around(outline: CrlOutline, size: int) -> tuple[bytes, bytes]:
+    """Give what stands before and after ``size`` octets of entries in a TBSCertList (RFC 5280 section 5.1)."""
+    issuer, window = outline.issuer, outline.window
+    fields = (
         _VERSION_2,
-        ECDSA_SHA256,
-        plan.issuer.subject_der,
-        der.time(plan.window.not_before),
-        der.time(plan.window.not_after),
-        entries,
-        der.tlv(0xA0, extensions),
+        issuer.algorithm.identifier,
+        issuer.subject_der,
+        der.time(window.not_before),
+        der.time(window.not_after),
+        _header(0x30, size) if size else b"",  # absent, never empty (5.1.2.6)
     )
+    before, after = b"".join(fields), der.tlv(0xA0, der.sequence(*_extensions(outline)))
+    return _header(0x30, len(before) + size + len(after)) + before, after
 
 
-def _entry(one: Revoked) -> bytes:
-    """Write one revoked certificate; "unspecified" is said by saying nothing (RFC 5280 section 5.3.1)."""
-    code = one.reason.code
-    reason = der.sequence(der.extension("2.5.29.21", der.integer(code, tag=0x0A))) if code else b""
-    return der.sequence(der.integer(int(one.serial, 16)), der.time(one.at), reason)
+def signed(size: int, issuer: IssuerFacts, signature: bytes) -> tuple[bytes, bytes]:
+    """Give what stands before and after a TBSCertList of ``size`` octets in the signed list."""
+    after = issuer.algorithm.identifier + der.bit_string(signature)
+    return _header(0x30, size + len(after)), after
+
+
+def _extensions(outline: CrlOutline) -> Iterator[bytes]:
+    yield authority_key_id(outline.issuer.key_id)
+    yield der.extension("2.5.29.20", der.integer(outline.number))
+    if outline.base is not None:
+        yield der.extension("2.5.29.27", der.integer(outline.base), critical=True)
+    if outline.places:
+        place = der.sequence(der.tlv(0xA0, addresses.full_name(*outline.places)))
+        yield der.extension("2.5.29.28", place, critical=True)
+    if outline.freshest:
+        yield der.extension("2.5.29.46", addresses.distribution_points(outline.freshest))
+
+
+def _header(tag: int, size: int) -> bytes:
+    """Write tag and length of a value that somebody else keeps (X.690 section 10.1)."""
+    if size < 0x80:
+        return bytes((tag, size))
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(octets))) + octets
+
+
+@lru_cache(maxsize=4096)
+def _time(at: int) -> bytes:
+    return der.time(from_unix(at))
+
+
+def _said(code: int) -> bytes:
+    return der.sequence(der.extension("2.5.29.21", der.integer(code, tag=0x0A))) if code else b""
+
+
+_SAID: dict[str, bytes] = {reason.value: _said(reason.code) for reason in RevocationReason}

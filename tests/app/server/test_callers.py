@@ -32,11 +32,21 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("GET", "/v1/certificates"): {Role.OPERATOR},
     ("GET", "/v1/certificates/{serial}"): {Role.OPERATOR},
     ("POST", "/v1/revocations"): {Role.OPERATOR},
+    ("POST", "/v1/revocations/selected"): {Role.OPERATOR},
+    ("POST", "/v1/revocations/batches"): {Role.OPERATOR},
+    ("GET", "/v1/inventory"): {Role.OPERATOR},
+    ("GET", "/v1/inventory/{fingerprint}"): {Role.OPERATOR},
+    ("POST", "/v1/inventory"): {Role.OPERATOR},
+    ("PUT", "/v1/owners"): {Role.OPERATOR},
+    ("GET", "/v1/audit/chain"): {Role.OPERATOR},
+    ("POST", "/v1/audit/checkpoints"): {Role.OPERATOR},
     ("POST", "/v1/agents/tokens"): {Role.OPERATOR},
     ("POST", "/v1/agents/join"): ALL,
     ("GET", "/v1/agents/self/world"): {Role.AGENT},
     ("POST", "/v1/agents/self/certificates"): {Role.AGENT},
     ("POST", "/v1/agents/self/report"): {Role.AGENT},
+    ("POST", "/v1/est/tokens"): {Role.OPERATOR},
+    ("POST", "/v1/est/withdrawals"): {Role.OPERATOR},
     ("GET", "/v1/events"): {Role.OPERATOR},
     ("GET", "/v1/explanations/{id}"): {Role.OPERATOR},
 }
@@ -53,7 +63,7 @@ def test_every_endpoint_is_decided_on():
 @pytest.mark.parametrize("endpoint", SERVED.values(), ids=lambda e: f"{e.method} {e.path}")
 async def test_an_endpoint_lets_in_whom_it_should_and_nobody_else(endpoint: Endpoint, here: Site):
     """Each role is let in or refused, over TLS, before the body is looked at."""
-    path = endpoint.path.format(serial="0" * 40, id="none") if "{" in endpoint.path else endpoint.path
+    path = endpoint.path.format(serial="0" * 40, fingerprint="0" * 64, id="none") if "{" in endpoint.path else endpoint.path
     for role in Role:
         response = await raw(await here.being(role), endpoint.method, path, b"\xff")
         refused = response.status_code >= 400 and problem(response)[1] in {"caller.unknown", "caller.not-allowed"}

@@ -1,19 +1,18 @@
-"""A ledger on a real file. A second kind of database joins these tests by one more parameter here."""
+"""A ledger on each kind of database."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from handfast.io.database import Database
 from handfast.io.ledger import SqlLedger
-from handfast.io.sqlite import SqliteDatabase
+from tests.support.stores import Store
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
+async def db(store: Store) -> AsyncIterator[Database]:
     """Give an empty database with our schema."""
-    database = await SqliteDatabase.open(tmp_path / "ledger.db")
+    database = await store.open()
     yield database
     await database.close()
 

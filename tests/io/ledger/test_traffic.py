@@ -4,14 +4,15 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
+from handfast.io.database import step
 from handfast.io.ledger import HourTotal, SqlLedger, TrafficCount
 from handfast.io.ledger.traffic import MAX_COUNTS
-from handfast.io.sqlite import SqliteDatabase
 from tests.io.ledger.builders import DAY, HOUR, NOW
+from tests.support.stores import Store
 
 POST = TrafficCount(host="api", route="/v1", identity="payments", method="POST", decision="allow", count=3)
 NOON = NOW.replace(minute=0, second=0, microsecond=0)
@@ -72,10 +73,8 @@ async def test_counts_are_bounded(ledger: SqlLedger):
         max_size=5,
     )
 )
-@settings(max_examples=20)
-def test_no_request_is_lost_or_counted_twice(
-    tmp_path_factory: pytest.TempPathFactory, reports: list[list[TrafficCount]]
-):
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_request_is_lost_or_counted_twice(store: Store, reports: list[list[TrafficCount]]):
     """Reports that come at the same time add up to what a plain sum says."""
     wanted: Counter[TrafficCount] = Counter()
     for report in reports:
@@ -83,7 +82,8 @@ def test_no_request_is_lost_or_counted_twice(
             wanted[replace(one, count=0)] += one.count
 
     async def scenario() -> None:
-        db = await SqliteDatabase.open(tmp_path_factory.mktemp("traffic") / "db")
+        db = await store.open()
+        await db.write(step("delete from traffic"))
         ledger = SqlLedger(db)
         await asyncio.gather(*(ledger.add_traffic(NOW, report) for report in reports))
         assert {replace(one, count=0): one.count for one in await ledger.traffic(NOW)} == dict(wanted)

@@ -4,11 +4,10 @@ import asyncio
 import itertools
 import os
 import sys
-from pathlib import Path
 
 from handfast.io.ledger import SqlLedger
-from handfast.io.sqlite import SqliteDatabase
 from tests.io.ledger.builders import NOW, intent, issued, revoked
+from tests.support.stores import open_argument
 
 
 def say(*words: str) -> None:
@@ -16,10 +15,10 @@ def say(*words: str) -> None:
     os.write(1, " ".join(words).encode() + b"\n")
 
 
-async def work(ledger: SqlLedger, worker: int) -> None:
+async def work(ledger: SqlLedger, worker: int, prefix: str) -> None:
     """Intend, sign, issue, and revoke each third one."""
     for number in itertools.count():
-        serial = f"{worker:02x}{number:08x}"
+        serial = f"{prefix}{worker:02x}{number:08x}"
         await ledger.record_intent(intent(serial))
         say("signed", serial)
         await ledger.record_issued(serial, serial.encode(), issued(serial))
@@ -29,11 +28,11 @@ async def work(ledger: SqlLedger, worker: int) -> None:
             say("revoked", serial)
 
 
-async def main(path: Path) -> None:
+async def main(argument: str, prefix: str = "") -> None:
     """Work until killed."""
-    ledger = await SqlLedger.open(await SqliteDatabase.open(path))
-    await asyncio.gather(*(work(ledger, worker) for worker in range(8)))
+    ledger = await SqlLedger.open(await open_argument(argument))
+    await asyncio.gather(*(work(ledger, worker, prefix) for worker in range(8)))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(*sys.argv[1:]))

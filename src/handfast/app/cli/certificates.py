@@ -1,4 +1,4 @@
-"""``handfast cert``: issue, list, show, revoke."""
+"""``handfast cert``: issue and show; what concerns many at once is beside it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Annotated
 import typer
 
 from handfast.access.values import duration
+from handfast.app.cli import inventory, revoking
 from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
 from handfast.app.client import Api
+from handfast.app.server.inventory_messages import InventoryRow
 from handfast.app.server.messages import (
     ENCODER,
     CertificateAnswer,
-    CertificateList,
     CertificateRequest,
     CertificateRow,
-    RevocationAnswer,
-    RevocationRequest,
 )
 from handfast.base.refusal import BadInput
 from handfast.doctor.report import escaped
@@ -28,7 +27,10 @@ from handfast.io.files import read, write_secret
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
 from handfast.trust.profile import KeyFacts
 
-app = typer.Typer(help="Issue, list, show and revoke certificates.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="Issue, list, show, import and revoke certificates.", no_args_is_help=True, rich_markup_mode="rich"
+)
+_SERIAL, _FINGERPRINT = 40, 64  # hex digits, at most
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -96,72 +98,33 @@ def _write_p12(path: Path, credential: Credential, name: str) -> None:
     typer.echo(f"  {path}, password {password} (it is not kept)")
 
 
-@app.command("list")
-def list_certificates(
-    name: Annotated[str, typer.Option(help="Only those of this name.")] = "",
-    state: Annotated[str, typer.Option(help="issued, expired, revoked, failed or intended.")] = "",
-    as_json: Json = False,
-    data: Data = DEFAULT_DATA,
-    server: Remote = "",
-    identity: Identity = NO_IDENTITY,
-) -> None:
-    """List what was issued, newest first.
-
-    [bold]Examples[/bold]
-
-      handfast cert list
-      handfast cert list --name payments --state issued --json
-    """
-
-    async def work(api: Api) -> list[CertificateRow]:
-        rows: list[CertificateRow] = []
-        after = 0
-        while True:
-            query = {"name": name, "state": state, **({"after": str(after)} if after else {})}
-            page = await api.call("GET", "/v1/certificates", CertificateList, **query)
-            rows += page.certificates
-            after = page.next
-            if not after:
-                return rows
-
-    rows = ask(work, data, server, identity)
-    if as_json:
-        typer.echo(ENCODER.encode(rows))
-        return
-    _print_rows(rows)
-
-
-def _print_rows(rows: list[CertificateRow]) -> None:
-    """Print columns that are as wide as they need to be: what is cut cannot be copied."""
-    table = [("serial", "name", "state", "until", "dns")]
-    table += [(r.serial, r.name, r.state, _moment(r.not_after), ", ".join(r.dns)) for r in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
 @app.command()
 def show(
-    what: Annotated[str, typer.Argument(help="A file with certificates (PEM), or a serial.")],
+    what: Annotated[str, typer.Argument(help="A file with certificates (PEM), a serial, or a fingerprint.")],
     as_json: Json = False,
     data: Data = DEFAULT_DATA,
     server: Remote = "",
     identity: Identity = NO_IDENTITY,
 ) -> None:
-    """Show a certificate: from a file, without any server, or from the inventory by its serial.
+    """Show a certificate: from a file, without any server, or from the inventory by its serial or SHA-256.
 
     [bold]Examples[/bold]
 
       handfast cert show payments/cert.pem
       handfast cert show 3f0c9e1a77…
+      handfast cert show 9f86d081…
     """
     if Path(what).is_file():
         found = _read(what)
         typer.echo(ENCODER.encode([_plain(one) for one in found]) if as_json else "\n\n".join(map(_describe, found)))
         return
 
-    async def work(api: Api) -> CertificateRow:
-        return await api.call("GET", f"/v1/certificates/{_serial(what)}", CertificateRow)
+    number = _number(what)
+
+    async def work(api: Api) -> CertificateRow | InventoryRow:
+        if len(number) == _FINGERPRINT:
+            return await api.call("GET", f"/v1/inventory/{number}", InventoryRow)
+        return await api.call("GET", f"/v1/certificates/{number}", CertificateRow)
 
     row = ask(work, data, server, identity)
     typer.echo(ENCODER.encode(row) if as_json else _describe_row(row))
@@ -174,46 +137,16 @@ def _read(file: str) -> list[CertificateFacts]:
         raise error.at(file=file) from error
 
 
-def _serial(text: str) -> str:
-    serial = text.replace(":", "").lower()
-    if not serial or len(serial) > 40 or set(serial) - set("0123456789abcdef"):
+def _number(text: str) -> str:
+    """Read a serial, which has at most 20 octets, or a fingerprint, which has 32."""
+    number = text.replace(":", "").lower()
+    fits = 0 < len(number) <= _SERIAL or len(number) == _FINGERPRINT
+    if not fits or set(number) - set("0123456789abcdef"):
         raise BadInput(
-            f"{text[:80]!r} is neither a file nor a serial", hint="a serial is hex; see 'handfast cert list'"
+            f"{text[:80]!r} is neither a file nor a serial nor a fingerprint",
+            hint="both are hex; see 'handfast cert list'",
         )
-    return serial
-
-
-@app.command()
-def revoke(
-    what: Annotated[str, typer.Argument(help="A serial, or a name: then all its live certificates.")],
-    reason: Annotated[
-        str, typer.Option(help="Why, in RFC 5280's words, such as keyCompromise or superseded.")
-    ] = "unspecified",
-    as_json: Json = False,
-    data: Data = DEFAULT_DATA,
-    server: Remote = "",
-    identity: Identity = NO_IDENTITY,
-) -> None:
-    """Revoke. From then on it is refused everywhere, on connections that are open now, too.
-
-    [bold]Examples[/bold]
-
-      handfast cert revoke payments --reason keyCompromise
-      handfast cert revoke 3f0c9e1a77…
-    """
-    by_serial = len(what) > 30 and not set(what.lower()) - set("0123456789abcdef:")
-    target = {"serial": _serial(what)} if by_serial else {"name": what}
-
-    async def work(api: Api) -> RevocationAnswer:
-        request = RevocationRequest(reason=reason, **target)
-        return await api.call("POST", "/v1/revocations", RevocationAnswer, request)
-
-    revoked = ask(work, data, server, identity).revoked
-    if as_json:
-        typer.echo(ENCODER.encode(revoked))
-        return
-    for row in revoked:
-        typer.echo(f"revoked {row.identity}, serial {row.serial}, {row.revocation_reason}")
+    return number
 
 
 def _describe(seen: CertificateFacts) -> str:
@@ -247,16 +180,18 @@ def _plain(seen: CertificateFacts) -> dict[str, object]:
     }
 
 
-def _describe_row(row: CertificateRow) -> str:
+def _describe_row(row: CertificateRow | InventoryRow) -> str:
+    imported = isinstance(row, InventoryRow) and row.source != "issued"
     rows = {
-        "identity": row.identity,
+        "subject" if imported else "identity": row.subject if isinstance(row, InventoryRow) else row.identity,
         "state": f"{row.state} {row.revocation_reason}".strip(),
         "dns": ", ".join(row.dns),
         "issuer": row.issuer,
         "serial": row.serial,
         "sha256": row.fingerprint,
         "valid": f"{_moment(row.not_before)} to {_moment(row.not_after)}",
-        "asked by": row.requester,
+        "added by" if imported else "asked by": row.requester,
+        "owner": row.owner if isinstance(row, InventoryRow) else "",
     }
     return f"{_rows(rows)}\n\n{row.certificate}".rstrip()
 
@@ -267,3 +202,7 @@ def _rows(rows: dict[str, str]) -> str:
 
 def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+inventory.register(app)
+revoking.register(app)

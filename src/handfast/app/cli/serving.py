@@ -1,11 +1,11 @@
-"""Runs ``handfast up`` until a signal comes, and greets who started it."""
+"""Runs ``handfast up`` or ``handfast server`` until a signal comes, and greets who started it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import typer
@@ -13,19 +13,26 @@ import uvloop
 
 from handfast import __version__
 from handfast.app import demo
-from handfast.app.up import P12_PASSWORD, Running, UpConfig, up
+from handfast.app.domains import DIRECTORY
+from handfast.app.up import P12_PASSWORD, Running, UpConfig, server_alone, up
 from handfast.io.clock import SystemClock
 
 
 def serve(config: UpConfig, shown: Path) -> None:
     """Bring everything up, and wait. ``shown`` is the data directory as the user wrote it."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(config, shown))
+        runner.run(_until_signal(_serve(config, shown)))
 
 
-async def _run(config: UpConfig, shown: Path) -> None:
+def serve_alone(config: UpConfig, shown: Path) -> None:
+    """Bring a server up, and wait. ``shown`` is the data directory as the user wrote it."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signal(_serve_alone(config, shown)))
+
+
+async def _until_signal(work: Coroutine[None, None, None]) -> None:
     """Serve until a signal comes; one that comes while starting ends the start."""
-    serving = asyncio.create_task(_serve(config, shown))
+    serving = asyncio.create_task(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, serving.cancel)
@@ -40,6 +47,27 @@ async def _serve(config: UpConfig, shown: Path) -> None:
         for line in _greeting(running, shown):
             typer.echo(line)
         await running.agent.failed()
+
+
+async def _serve_alone(config: UpConfig, data: Path) -> None:
+    typer.echo(f"Handfast {__version__} is starting …", err=True)
+    async with server_alone(config, SystemClock()) as server:
+        typer.echo("The server is up. Ctrl-C stops it.\n")
+        typer.echo(f"  trust domain  {server.platform.trust_domain}")
+        typer.echo(f"  authority     {data / 'authority'}")
+        typer.echo(f"  database      {config.database or data / 'ledger.sqlite'}")
+        typer.echo(f"  API           {server.url}, operator's certificate in {data / 'operator'}")
+        typer.echo(f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics")
+        for line in _status(config):
+            typer.echo(line)
+        await asyncio.get_running_loop().create_future()
+
+
+def _status(config: UpConfig) -> Iterator[str]:
+    host, port = config.status.listen
+    if port:
+        named = f"certificates name {config.status.url}" if config.status.url else "no certificate names it"
+        yield f"  status        http://{host}:{port} (CRLs, OCSP); {named}"
 
 
 def _greeting(running: Running, data: Path) -> Iterator[str]:
@@ -62,6 +90,9 @@ def _greeting(running: Running, data: Path) -> Iterator[str]:
         yield f"  client        {data / 'demo' / 'client.pem'}, client-key.pem, client.p12 (password: {P12_PASSWORD})"
     yield f"  API           {server.url}, operator's certificate in {data / 'operator'}"
     yield f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics"
+    yield from _status(config)
+    for other in running.others:
+        yield f"  and           {other.platform.trust_domain}: API {other.url}, --data {data / DIRECTORY / str(other.platform.trust_domain)}"
     for warning in running.warnings:
         yield f"  warning       {warning}"
     if running.demo:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from handfast.access.world_file import parse_world
+from handfast.app.cli.beside import with_files
 from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
 from handfast.app.client import Api
 from handfast.app.server.messages import ENCODER, StatusAnswer, WorldAnswer
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def read_world(path: Path) -> str:
-    """Give a world file's text, after it was read without fault.
+    """Give a world file's text, with that of the files it names, after it was read without fault.
 
     Raises:
         BadInput: it has one; names file, line and key.
@@ -36,6 +37,7 @@ def read_world(path: Path) -> str:
         text = read(path).decode()
     except UnicodeDecodeError as error:
         raise BadInput("the file is not UTF-8", file=str(path)) from error
+    text = with_files(text, path)
     parse_world(text, file=str(path))
     return text
 

@@ -17,27 +17,48 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from handfast.app.keeping import Kept
+from handfast.app.server.acme.operating import AcmeOperating
+from handfast.app.server.acme.service import AcmeServer
+from handfast.app.server.acme.tools import acme_tools
 from handfast.app.server.agents import Agents, agent_rows
+from handfast.app.server.audit import Audit, keep_sealed
+from handfast.app.server.belonging import check_belonging, claim
 from handfast.app.server.callers import Caller, Role, caller_of
 from handfast.app.server.certificates import Certificates, issue
+from handfast.app.server.discovery import Discovery
 from handfast.app.server.endpoints import Endpoint, routes, unserved
+from handfast.app.server.enrolment import Enrolment
+from handfast.app.server.est import Est
 from handfast.app.server.handshakes import refused
 from handfast.app.server.happenings import Happenings
+from handfast.app.server.inventory import Inventory
 from handfast.app.server.journal import Journal
 from handfast.app.server.messages import CertificateAnswer
 from handfast.app.server.metrics import Metrics
+from handfast.app.server.partners import PartnerSlices
 from handfast.app.server.platform import Platform
-from handfast.app.server.slices import Slices
+from handfast.app.server.revocations import Revocations
+from handfast.app.server.rotation import Rotation
+from handfast.app.server.rotation_api import RotationApi
+from handfast.app.server.status import NO_STATUS, Status, StatusConfig, settle
 from handfast.app.server.worlds import Worlds, authorities
 from handfast.base.events import CertificateRevoked, Event
+from handfast.base.refusal import Unavailable
 from handfast.base.spiffe import TrustDomain
-from handfast.io.authorities import Authority, create_authority, open_authority
+from handfast.io import audit
+from handfast.io.acme_challenges import DEFAULT_LOOKS, LookSettings
+from handfast.io.authorities import create_authority
+from handfast.io.database import Database
+from handfast.io.databases import open_database
+from handfast.io.files import explained
+from handfast.io.generations import Generations
 from handfast.io.ids import new_event_id
 from handfast.io.issuance import Issuance
 from handfast.io.ledger import SqlLedger
+from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
+from handfast.io.postgres_session import Address
 from handfast.io.sealed import Passphrase
-from handfast.io.sqlite import SqliteDatabase
 from handfast.sdk.contexts import server_context
 from handfast.sdk.front import Front
 from handfast.sdk.handshake import FailedHandshake, ServerContext
@@ -51,12 +72,14 @@ KEEP_EVENTS = timedelta(days=90)
 INTERRUPTED_AFTER = timedelta(minutes=5)
 AGAIN_S = 5.0
 _PRUNE_EVERY_S = 3600.0
-_MOST_PRUNED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """What a server is started with. ``directory`` holds all its state; ``api`` and ``admin`` are address and port."""
+    """What a server is started with. ``api`` and ``admin`` are address and port.
+
+    ``directory`` holds all its state, but for the ledger where ``database`` names another place than a file in it.
+    """
 
     directory: Path
     trust_domain: TrustDomain
@@ -64,19 +87,26 @@ class ServerConfig:
     admin: tuple[str, int]
     names: tuple[str, ...] = ("localhost",)
     passphrase: Passphrase | None = None
+    acme: LookSettings = DEFAULT_LOOKS
+    database: Address | None = None
+    status: StatusConfig = NO_STATUS
 
 
 class Server:
     """One control plane. `build_server` makes it; start it, stop it."""
 
-    def __init__(self, config: ServerConfig, platform: Platform, database: SqliteDatabase) -> None:
+    def __init__(self, config: ServerConfig, platform: Platform, database: Database) -> None:
         """Put the faces in front of the platform; nothing listens yet."""
         self.config, self.platform, self._database = config, platform, database
         self.api_address, self.admin_address = config.api, config.admin
         kept = Kept(config.directory / "server.pem", platform.clock, self._ask)
         self._kept, self._context = kept, ServerContext()
-        app = Starlette(routes=routes(endpoints(platform), self._admit), exception_handlers={HTTPException: unserved})
+        served = [*routes(endpoints(platform), self._admit), *Est(platform, self._admit).routes()]
+        self._acme = AcmeServer(platform, config.names)
+        served += self._acme.routes()
+        app = Starlette(routes=served, exception_handlers={HTTPException: unserved})
         self._front = Front(app, on_failed_handshake=self._handshake_failed)
+        self.status = Status(platform, config.status, database, config.directory / "status", config.passphrase)
         self._admin_front = Front(Starlette(routes=self._admin_routes()), on_failed_handshake=lambda _: None)
         self._tasks: set[asyncio.Task[None]] = set()
         self.more_metrics: list[Callable[[], Awaitable[bytes]]] = []
@@ -99,11 +129,15 @@ class Server:
         """
         await self._settle_interrupted()
         await self.platform.slices.refresh()
+        await self.platform.rotation.go_on()  # an authority that has ended meanwhile could not certify this server
         await self._renew()
         self.api_address = await self._front.listen_tls(*self.config.api, lambda: self._context)
         await self._front.listen_unix(self.socket)
         self.admin_address = await self._admin_front.listen_plain(*self.config.admin)
-        for work in (self.platform.slices.keep_fresh, self.platform.journal.follow, self._keep, self._prune):
+        await self.status.start()
+        self.more_metrics.append(self.platform.rotation.metrics)
+        follow = (self.platform.rotation.follow, self._follow_rotation, self.status.keep, self._seal, self._discover)
+        for work in (self.platform.slices.keep_fresh, self.platform.journal.follow, self._keep, self._prune, *follow):
             self._tasks.add(asyncio.create_task(self._insist(work)))
 
     async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -118,14 +152,22 @@ class Server:
     async def stop(self, grace_s: float = 1.0) -> None:
         """Finish what is being answered, then close."""
         self.platform.slices.current.close()
+        self.platform.rotation.settled.close()
         self.platform.ledger.event_head.close()
         await self._front.stop(grace_s)
+        await self._acme.close()
         await self._admin_front.stop(grace_s)
+        await self.status.stop(grace_s)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.platform.journal.catch_up()
-        await self._database.close()
+        try:
+            await self.platform.journal.catch_up()
+            await audit.seal_all(self.platform.ledger, self.platform.clock.now())
+        except Unavailable as error:  # a database elsewhere may be away, and a server has to end all the same
+            _log.warning("server.interrupted", work="stop", error=str(error))
+        finally:
+            await self._database.close()
 
     async def _settle_interrupted(self) -> None:
         """Revoke what was about to be signed when something died: perhaps it was signed, and nobody has it by right."""
@@ -147,7 +189,8 @@ class Server:
 
     def _admit(self, scope: Mapping[str, Any]) -> Caller:
         """Tell who calls, by what counts at this moment: a connection may be older than a revocation."""
-        return caller_of(scope, self.platform.trust_domain, self.platform.slices.denied, self.platform.clock.now())
+        caller = caller_of(scope, self.platform.trust_domain, self.platform.slices.denied, self.platform.clock.now())
+        return self.platform.rotation.admit(caller)
 
     # The certificate that the API is served with
 
@@ -157,30 +200,43 @@ class Server:
         return await issue(self.platform, itself, identity, csr, dns=self.config.names, ttl=SERVER_TTL, reserved=True)
 
     async def _renew(self) -> None:
-        held = await self._kept.ensure()
-        self._context = server_context(
-            held.chain_pem.encode(), held.key_pem.encode(), held.bundle_pem.encode(), certificate="optional"
-        )
+        before, held = self._kept.current.value, await self._kept.ensure()
+        # Clients are verified with the roots of this moment, which may be newer than the certificate.
+        roots = self.platform.authority.bundle_pem.encode()
+        self._context = server_context(held.chain_pem.encode(), held.key_pem.encode(), roots, certificate="optional")
+        if before and before != held:
+            await self.platform.rotation.replaced(before.leaf)
 
     async def _keep(self) -> None:
         while True:
-            await self.platform.clock.sleep(self._kept.next_look())
+            await self._kept.wait()
             await self._renew()
+
+    async def _follow_rotation(self) -> None:
+        async for _ in self.platform.rotation.settled.subscribe():
+            self._kept.told(self.platform.authorities.counting)
+            await self._renew()
+
+    async def _discover(self) -> None:
+        await Discovery(self.platform).follow()
+
+    async def _seal(self) -> None:
+        await keep_sealed(self.platform)
 
     async def _prune(self) -> None:
         """Forget events, tokens and counts that are older than the ledger keeps them."""
         while True:
             before = self.platform.clock.now() - KEEP_EVENTS
-            for _ in range(_MOST_PRUNED):
-                if not await self.platform.ledger.prune_events(before):
-                    break
+            await audit.prune(self.platform.ledger, self.platform.authority, before, self.platform.clock.now())
+            await self.platform.ledger.forget_discovered(before)
             await self.platform.ledger.prune_join_tokens(before)
+            await self.platform.ledger.prune_enrolment_tokens(before)
             await self.platform.ledger.prune_traffic(before)
+            await self.platform.ledger.prune_acme(self.platform.clock.now(), before)
             await self.platform.clock.sleep(_PRUNE_EVERY_S)
 
     def _handshake_failed(self, failed: FailedHandshake) -> None:
-        authority = self.platform.authority
-        event = refused(failed, (authority.root_der, authority.issuing_der), self.platform.clock.now())
+        event = refused(failed, self.platform.authorities.known_cas, self.platform.clock.now())
         task = asyncio.create_task(self._record(event))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -213,8 +269,9 @@ class Server:
 
 def endpoints(platform: Platform) -> Sequence[Endpoint]:
     """Give all operations of the API."""
-    parts = (Worlds(platform), Certificates(platform), Agents(platform), Happenings(platform))
-    return [endpoint for part in parts for endpoint in part.endpoints()]
+    parts = (Worlds(platform), Certificates(platform), Agents(platform), Enrolment(platform), Happenings(platform))
+    more = (Revocations(platform), Inventory(platform), Audit(platform), AcmeOperating(platform), RotationApi(platform))
+    return [endpoint for part in (*parts, *more) for endpoint in part.endpoints()]
 
 
 async def build_server(config: ServerConfig, clock: Clock) -> Server:
@@ -223,24 +280,42 @@ async def build_server(config: ServerConfig, clock: Clock) -> Server:
     Raises:
         BadInput: something in the directory cannot be used.
     """
-    authority = _authority(config, clock)
-    database = await SqliteDatabase.open(config.directory / "ledger.sqlite")
+    with explained("made", config.directory):
+        config.directory.mkdir(parents=True, exist_ok=True)
+    database = await open_database(config.directory / "ledger.sqlite", config.database)
+    try:
+        return await _server(config, clock, database)
+    except BaseException:
+        await database.close()
+        raise
+
+
+async def _server(config: ServerConfig, clock: Clock, database: Database) -> Server:
+    authorities = await _authorities(config, clock, database)
     ledger, metrics = await SqlLedger.open(database), Metrics()
-    slices = Slices(authority, ledger, clock)
+    rotations = Rotations(database)
+    slices = PartnerSlices(config.directory, authorities, ledger, rotations, clock)
+    rotation = Rotation(authorities, rotations, slices, ledger, clock)
+    await rotation.recall()
     platform = Platform(
-        authority=authority,
-        issuance=Issuance(authority, ledger, clock),
+        authorities=authorities,
+        rotation=rotation,
+        issuance=Issuance(authorities, ledger, clock, status=await settle(config.status, authorities, database, clock)),
         ledger=ledger,
         clock=clock,
         journal=Journal(ledger, metrics),
         metrics=metrics,
         slices=slices,
+        acme=acme_tools(config.acme, config.passphrase, ledger, clock),
     )
     return Server(config, platform, database)
 
 
-def _authority(config: ServerConfig, clock: Clock) -> Authority:
+async def _authorities(config: ServerConfig, clock: Clock, database: Database) -> Generations:
     directory = config.directory / "authority"
-    if not directory.exists():
-        return create_authority(directory, config.trust_domain, clock, config.passphrase)
-    return open_authority(directory, config.trust_domain, config.passphrase)
+    await check_belonging(database, directory)
+    made = not directory.exists()
+    if made:
+        create_authority(directory, config.trust_domain, clock, config.passphrase)
+    await claim(database, directory, made=made)
+    return Generations(directory, config.trust_domain, config.passphrase)

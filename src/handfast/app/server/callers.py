@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from handfast.access.identify import identify, standing
@@ -60,7 +61,11 @@ def caller_of(scope: Mapping[str, Any], trust_domain: TrustDomain, revoked: Cont
     if peer := extensions.get("handfast.peer"):
         return _local(peer["uid"])
     der = extensions.get("handfast.peer_der")
-    return _certified(facts(der), trust_domain, revoked, now) if der else _NOBODY
+    return _certified(_facts(der), trust_domain, revoked, now) if der else _NOBODY
+
+
+_facts = lru_cache(maxsize=4096)(facts)
+"""What a certificate says never changes; whether it counts is asked on each request. TLS has bounded its size."""
 
 
 def _local(uid: int) -> Caller:

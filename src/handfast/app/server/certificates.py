@@ -1,4 +1,4 @@
-"""Endpoints for certificates: issue, renew, list, show, revoke."""
+"""Endpoints for certificates: issue, renew, list, show."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from handfast.app.server.messages import (
     CertificateRequest,
     CertificateRow,
     RenewRequest,
-    RevocationAnswer,
-    RevocationRequest,
 )
 from handfast.app.server.platform import Platform
-from handfast.base.events import CertificateRefused, CertificateRevoked
+from handfast.base.events import CertificateRefused
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.base.spiffe import SpiffeId
@@ -31,7 +29,7 @@ from handfast.io.ledger import CertificateQuery
 from handfast.io.records import CertificateRecord, CertificateState
 from handfast.trust.facts import pem as pem_of
 from handfast.trust.plan import LeafRequest, read_csr
-from handfast.trust.revocation import RevocationReason
+from handfast.trust.profile import LEAF
 
 PAGE = 500
 NEWEST = 2**63 - 1
@@ -63,10 +61,6 @@ class Certificates:
             Endpoint(
                 method="GET", path="/v1/certificates/{serial}", handler=self.show, roles=OPERATORS, answer=CertificateRow
             ),
-            Endpoint(
-                method="POST", path="/v1/revocations", handler=self.revoke, roles=OPERATORS,
-                body=RevocationRequest, answer=RevocationAnswer,
-            ),
         )  # fmt: skip
 
     async def issue(self, caller: Caller, _: Request, body: CertificateRequest) -> CertificateAnswer:
@@ -89,10 +83,10 @@ class Certificates:
         entry = self.platform.slices.world.workloads.get(caller.identity.name)
         dns = tuple(name for name in held.dns_sans if entry is None or name in entry.dns)
         life = whole_minutes(held.window.length)
-        ttl = min(life, entry.ttl) if entry else life
-        renewed = await issue(
-            self.platform, caller, caller.identity, body.csr, dns=dns, ttl=ttl, reserved=caller.role in _RENEW_RESERVED
-        )
+        own = caller.role in _RENEW_RESERVED
+        most = life if own else min(life, self.platform.slices.world.issuance.longest)
+        ttl = min(most, entry.ttl) if entry else most
+        renewed = await issue(self.platform, caller, caller.identity, body.csr, dns=dns, ttl=ttl, reserved=own)
         if caller.role is Role.AGENT:
             await self.platform.ledger.agent_renewed(caller.name, renewed.serial, self.platform.clock.now())
         return renewed
@@ -116,34 +110,6 @@ class Certificates:
             raise Refused(Refusal(Reason.NOT_FOUND, {"serial": request.path_params["serial"][:64]}))
         return row(record, self.platform.clock.now(), pem=True)
 
-    async def revoke(self, caller: Caller, _: Request, body: RevocationRequest) -> RevocationAnswer:
-        """Revoke one certificate by serial, or all live ones of a name."""
-        reason, now = _revocation_reason(body.reason), self.platform.clock.now()
-        targets = await self._targets(body, now)
-        events = [_revoked_event(record, reason, caller, now) for record in targets]
-        changed = set(await self.platform.ledger.revoke([r.serial for r in targets], now, reason.value, events))
-        await self.platform.slices.refresh()
-        revoked = [
-            replace(record, state=CertificateState.REVOKED, revoked_at=now, revocation_reason=reason.value)
-            for record in targets
-            if record.serial in changed
-        ]
-        return RevocationAnswer(revoked=[row(record, now) for record in revoked])
-
-    async def _targets(self, body: RevocationRequest, now: datetime) -> list[CertificateRecord]:
-        if bool(body.serial) == bool(body.name):
-            raise BadInput("name exactly one of serial and name", key="serial")
-        if body.serial:
-            record = await self.platform.ledger.by_serial(body.serial)
-            if record and record.state is CertificateState.REVOKED:
-                raise Refused(Refusal(Reason.ALREADY_REVOKED, {"serial": body.serial}))
-            found = [record] if record else []
-        else:
-            found = await self.platform.ledger.live_by_name(body.name, now)
-        if not found:
-            raise Refused(Refusal(Reason.NOT_FOUND, {"serial": body.serial} if body.serial else {"name": body.name}))
-        return found
-
 
 async def issue(
     platform: Platform,
@@ -160,10 +126,11 @@ async def issue(
     Raises:
         Refused: the request is not granted.
     """
-    asked = read_csr(csr.encode())
+    profile = LEAF if reserved else platform.slices.world.issuance
+    asked = read_csr(csr.encode(), profile)
     if isinstance(asked, Refusal):
         raise await _refused(platform, caller, identity, asked)
-    request = LeafRequest(identity=identity, dns=dns, ttl=ttl, csr=asked, reserved=reserved)
+    request = LeafRequest(identity=identity, dns=dns, ttl=ttl, csr=asked, reserved=reserved, profile=profile)
     workload = platform.slices.world.workloads.get(identity.name)
     outcome = await platform.issuance.issue(request, workload=workload, requester=str(caller))
     if isinstance(outcome, Refusal):
@@ -236,28 +203,6 @@ def bounded_number(text: str | None, key: str, default: int, most: int) -> int:
     if not _NUMBER.fullmatch(text) or int(text) > most:
         raise BadInput(f"a number from 0 to {most} is needed", key=key)
     return int(text)
-
-
-def _revocation_reason(text: str) -> RevocationReason:
-    try:
-        return RevocationReason(text)
-    except ValueError:
-        known = ", ".join(reason.value for reason in RevocationReason)
-        raise BadInput(f"{text!r} is not a revocation reason", key="reason", hint=f"one of {known}") from None
-
-
-def _revoked_event(
-    record: CertificateRecord, reason: RevocationReason, caller: Caller, now: datetime
-) -> CertificateRevoked:
-    return CertificateRevoked(
-        id=new_event_id(),
-        at=now,
-        serial=record.serial,
-        fingerprint=record.fingerprint,
-        identity=record.identity,
-        crl_reason=reason.value,
-        requester=str(caller),
-    )
 
 
 def _query(state: str, now: datetime) -> CertificateQuery:

@@ -70,7 +70,7 @@ def _serve(endpoint: Endpoint, admit: Admit) -> Callable[[Request], Awaitable[Re
             caller = admit(request.scope)
             if caller.role not in endpoint.roles:
                 raise Refused(Refusal(_why_not(caller), {"caller": str(caller)}))
-            answer = await endpoint.handler(caller, request, read(await _bounded_body(request)))
+            answer = await endpoint.handler(caller, request, read(await bounded_body(request)))
             if endpoint.method == "GET":
                 admit(request.scope)  # who waited for an answer may have been revoked meanwhile
         except HandfastError as error:
@@ -86,12 +86,17 @@ def _why_not(caller: Caller) -> Reason:
     return Reason.CALLER_UNKNOWN if caller.role is Role.NOBODY else Reason.CALLER_NOT_ALLOWED
 
 
-async def _bounded_body(request: Request) -> bytes:
+async def bounded_body(request: Request, most: int = MAX_BODY) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        BadInput: it is longer than ``most`` bytes.
+    """
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY:
-            raise BadInput(f"the body is longer than {MAX_BODY} bytes")
+        if len(body) > most:
+            raise BadInput(f"the body is longer than {most} bytes")
     return body
 
 

@@ -34,13 +34,14 @@ class Journal:
     async def catch_up(self) -> None:
         """Tell of what is new."""
         while page := await self._ledger.page(self._told, PAGE):
+            log = _log.bind()  # once a page: the proxy would make a logger for each line
             for seq, event in page:
-                self._tell(event)
+                self._tell(event, log)
                 self._told = seq
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: Event, log: structlog.typing.FilteringBoundLogger) -> None:
         plain = to_plain(event)
-        _log.info(event.kind, **{name: _short(value) for name, value in plain.items() if value})
+        log.info(event.kind, **{name: _short(value) for name, value in plain.items() if value})
         self._metrics.count(event)
 
 

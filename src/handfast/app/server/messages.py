@@ -202,6 +202,36 @@ class TokenRequest(Message):
     ttl_seconds: Annotated[int, Meta(ge=10, le=7 * 86400)] = 3600
 
 
+class EnrolmentTokenRequest(Message):
+    """Ask for a token with which devices enrol as the workload ``name``, over EST."""
+
+    name: Name
+    uses: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    ttl_seconds: Annotated[int, Meta(ge=10, le=30 * 86400)] = 3600
+
+
+class EnrolmentTokenAnswer(Message):
+    """An enrolment token. It is shown once, and kept as a hash; ``id`` names it in the records."""
+
+    id: str
+    token: str
+    name: str
+    uses: int
+    expires_at: datetime
+
+
+class EnrolmentWithdrawalRequest(Message):
+    """Take back all enrolment tokens of a workload."""
+
+    name: Name
+
+
+class EnrolmentWithdrawalAnswer(Message):
+    """How many tokens could still be used, and no longer can."""
+
+    withdrawn: int
+
+
 class Problem(Message):
     """A problem document (RFC 9457) with a stable code."""
 

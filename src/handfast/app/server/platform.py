@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from handfast.app.server.acme.tools import AcmeTools
 from handfast.app.server.journal import Journal
 from handfast.app.server.metrics import Metrics
+from handfast.app.server.rotation import Rotation
 from handfast.app.server.slices import Slices
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import Authority
+from handfast.io.generations import Generations
 from handfast.io.issuance import Issuance
 from handfast.io.ledger import SqlLedger
 from handfast.io.ports import Clock
@@ -18,15 +21,22 @@ from handfast.io.ports import Clock
 class Platform:
     """The server's parts."""
 
-    authority: Authority
+    authorities: Generations
+    rotation: Rotation
     issuance: Issuance
     ledger: SqlLedger
     clock: Clock
     journal: Journal
     metrics: Metrics
     slices: Slices
+    acme: AcmeTools
+
+    @property
+    def authority(self) -> Authority:
+        """The authority that issues now. Ask for it each time: another one may have taken over since."""
+        return self.authorities.current
 
     @property
     def trust_domain(self) -> TrustDomain:
         """The trust domain that this server issues for."""
-        return self.authority.trust_domain
+        return self.authorities.trust_domain

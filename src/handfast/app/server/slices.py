@@ -1,4 +1,8 @@
-"""The slice that agents get: made from the ledger and the authority whenever one of them changed, and kept ready as bytes."""
+"""The slice that agents get: made from the ledger and the authorities whenever one of them changed, and kept ready as bytes.
+
+While one authority follows another, it holds all that count: roots, issuers and their lists. The first issuer is the one that
+issues: by that agents know when to renew early.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ from handfast.access.slice import document_of, make_slice
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from handfast.io.authorities import Authority
+from handfast.io.generations import Generations
 from handfast.io.ledger import RevokedCertificate, SqlLedger
+from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
+from handfast.trust.facts import pem
 from handfast.trust.revocation import RevocationReason, Revoked
+from handfast.trust.rotation import Stage, coming
 
 REFRESH = timedelta(hours=1)
 
@@ -31,11 +39,11 @@ class PreparedSlice:
 class Slices:
     """Keeps the current slice. One for all agents, as each host may be served by each gateway for now."""
 
-    def __init__(self, authority: Authority, ledger: SqlLedger, clock: Clock) -> None:
-        """Make nothing yet; `refresh` does."""
-        self._authority, self._ledger, self._clock = authority, ledger, clock
+    def __init__(self, authorities: Generations, ledger: SqlLedger, rotations: Rotations, clock: Clock) -> None:
+        """Make nothing yet; `refresh` does. ``rotations`` keeps which slices contain an authority that is to come."""
+        self._authorities, self._ledger, self._rotations, self._clock = authorities, ledger, rotations, clock
         self.current: Topic[PreparedSlice | None] = Topic(None)
-        self.world = World(authority.trust_domain)
+        self.world = World(authorities.trust_domain)
         self.revision = 0
         self.denied: frozenset[str] = frozenset()
 
@@ -46,23 +54,29 @@ class Slices:
             self.world, self.revision = parse_world(latest.document), latest.number
         revoked = await self._ledger.revoked_live(self._clock.now())
         self.denied = frozenset(one.fingerprint for one in revoked if one.fingerprint)
+        rows, delivered = self._authorities.rows, self._authorities.delivered
+        roots = tuple(map(pem, self._authorities.roots))
         slice_ = make_slice(
             revision=self.revision,
             world=self.world,
-            roots=(self._authority.bundle_pem,),
-            issuers=(self._authority.bundle_pem, self._authority.chain_pem),
-            crls=await self._crls(revoked),
+            roots=roots,
+            issuers=(*(one.chain_pem for one in delivered), *roots),
+            crls=await self._crls(revoked, delivered, self._authorities.root_crls()),
             denied=tuple(self.denied),
         )
+        if (new := coming(rows)) and new.stage is Stage.PUBLISHED:
+            await self._rotations.note_slice(slice_.digest, new.number)  # before any agent can acknowledge it
         self.current.publish(PreparedSlice(slice_.digest, json.dumps(document_of(slice_)).encode()))
 
-    async def _crls(self, revoked: Sequence[RevokedCertificate]) -> tuple[str, ...]:
-        """Give a list for every CA in the chain, or none while nothing is revoked: lists cost at each handshake."""
-        if not revoked:
+    async def _crls(
+        self, revoked: Sequence[RevokedCertificate], delivered: Sequence[Authority], root_crls: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Give a list for every CA in any chain, or none while nothing is revoked: lists cost at each handshake."""
+        now = self._clock.now()
+        if not revoked and not self._authorities.revoked(now):
             return ()
         number = await self._ledger.next_counter("crl")
-        listed = [_listed(one) for one in revoked]
-        return (self._authority.root_crl_pem, await self._authority.crl(listed, number, self._clock.now()))
+        return (*root_crls, *[await one.crl(_listed(revoked, one), number, now) for one in delivered])
 
     async def keep_fresh(self) -> None:
         """Follow the ledger's changes, and refresh hourly so that no CRL grows old."""
@@ -81,11 +95,17 @@ class Slices:
             hour.cancel()
 
 
-def _listed(one: RevokedCertificate) -> Revoked:
-    return Revoked(
-        serial=one.serial,
-        fingerprint=one.fingerprint,
-        at=one.revoked_at,
-        reason=RevocationReason(one.reason),
-        not_after=one.not_after,
-    )
+def _listed(revoked: Sequence[RevokedCertificate], by: Authority) -> list[Revoked]:
+    """Give what an authority's own list holds: the revoked certificates that it issued."""
+    issuer = by.issuer_facts.key_id.hex()
+    return [
+        Revoked(
+            serial=one.serial,
+            fingerprint=one.fingerprint,
+            at=one.revoked_at,
+            reason=RevocationReason(one.reason),
+            not_after=one.not_after,
+        )
+        for one in revoked
+        if one.issuer == issuer
+    ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from handfast import __version__
+from handfast.access.authority import ForeignAuthority
+from handfast.access.authority_file import own_confusion
 from handfast.access.effect import Effect, Traffic, as_text, effect
 from handfast.access.policy import Host
 from handfast.access.world import World
@@ -27,6 +29,8 @@ from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.io.ids import new_event_id
 from handfast.io.ledger import TrafficCount
 from handfast.trust.facts import facts
+from handfast.trust.foreign import ended, read_ca
+from handfast.trust.foreign_crl import crl_ders, judge_crl
 
 TRAFFIC_WINDOW = timedelta(days=7)
 LATEST = -1
@@ -82,10 +86,24 @@ class Worlds:
                 key="trust_domain",
                 hint="a trust domain is chosen once, at the first start; use another data directory for another one",
             )
+        self._refuse_unfit(world)
         since = self.platform.clock.now() - TRAFFIC_WINDOW
         old = self.platform.slices.world if self.platform.slices.revision else None
         traffic = [_seen(counted) for counted in await self.platform.ledger.traffic(since)]
         return world, effect(old, world, traffic, days=TRAFFIC_WINDOW.days)
+
+    def _refuse_unfit(self, world: World) -> None:
+        """Refuse authorities of others that cannot count: with a CA that has ended, or one that could be taken for ours."""
+        ours, now = [read_ca(der) for der in self.platform.authorities.known_cas], self.platform.clock.now()
+        for name, authority in world.authorities.items():
+            if why := ended(authority.cas, now):
+                raise BadInput(why, key=f"authorities.{name}", hint="leave it out, or put its successor in its place")
+            if why := _bad_list(authority, now):
+                raise BadInput(why, key=f"authorities.{name}.revocation", hint="give the newest whole list of that CA")
+            if why := own_confusion(authority, ours):
+                raise BadInput(
+                    why, key=f"authorities.{name}", hint="an authority of somebody else has a name and a key of its own"
+                )
 
     async def export(self, _: Caller, request: Request, __: None) -> Response:
         """Give the world file that counts, as it was written."""
@@ -130,6 +148,14 @@ def authorities(platform: Platform) -> list[dict[str, Any]]:
     named = (("root", platform.authority.root_der), ("issuing", platform.authority.issuing_der))
     read = [(name, facts(der)) for name, der in named]
     return [{"name": n, "subject": f.subject, "not_after": f.window.not_after} for n, f in read]
+
+
+def _bad_list(authority: ForeignAuthority, now: datetime) -> str:
+    """Say what is wrong with a revocation list that stands in the world itself, or nothing."""
+    raw = authority.revocation.pem.encode() if authority.revocation else b""
+    judged = (judge_crl(der, authority.cas, now) for der in (crl_ders(raw) if raw else ()))
+    against = next((one for one in judged if isinstance(one, Refusal)), None)
+    return str(Refused(against)) if against else ""
 
 
 def _seen(counted: TrafficCount) -> Traffic:

@@ -6,6 +6,7 @@ Decides nothing by itself: the parts of this package do, one class each, and `Sq
 from __future__ import annotations
 
 from handfast.io.database import Database
+from handfast.io.ledger.acme import Acme
 from handfast.io.ledger.agents import AgentRecord, Agents
 from handfast.io.ledger.certificates import (
     CertificatePage,
@@ -14,7 +15,10 @@ from handfast.io.ledger.certificates import (
     Counts,
     RevokedCertificate,
 )
+from handfast.io.ledger.chain import Chain, ChainPage
+from handfast.io.ledger.enrolment import Enrolment
 from handfast.io.ledger.events import Events, count_up
+from handfast.io.ledger.inventory import Found, Inventory, InventoryPage, InventoryQuery, Selector, WatchedRecord
 from handfast.io.ledger.revisions import Revision, Revisions
 from handfast.io.ledger.traffic import HourTotal, Traffic, TrafficCount
 
@@ -22,23 +26,30 @@ __all__ = [
     "AgentRecord",
     "CertificatePage",
     "CertificateQuery",
+    "ChainPage",
     "Counts",
+    "Found",
     "HourTotal",
+    "InventoryPage",
+    "InventoryQuery",
     "Revision",
     "RevokedCertificate",
+    "Selector",
     "SqlLedger",
     "TrafficCount",
+    "WatchedRecord",
 ]
 
 
-class SqlLedger(Certificates, Revisions, Agents, Traffic, Events):
+class SqlLedger(Acme, Certificates, Revisions, Agents, Enrolment, Traffic, Chain, Inventory, Events):
     """The ledger over SQL. What a call returned from is durable."""
 
     @classmethod
     async def open(cls, db: Database) -> SqlLedger:
-        """Make a ledger whose topics say what the database says."""
+        """Make a ledger whose topics say what the database says, and go on saying it, whoever writes."""
         ledger = cls(db)
         await ledger.refresh()
+        await db.hear(ledger.refresh)
         return ledger
 
     async def next_counter(self, name: str) -> int:

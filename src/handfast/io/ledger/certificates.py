@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from handfast.base.events import CertificateRevoked, Event
 from handfast.base.reasons import Reason
@@ -19,14 +20,17 @@ from handfast.base.refusal import BadInput, Refusal, Refused, Unavailable
 from handfast.io.database import Conflict, Row, Step, Value, placeholders, step
 from handfast.io.ledger.events import MAX_BATCH, Events, bounded, from_micros, to_micros
 from handfast.io.records import CertificateRecord, CertificateState
+from handfast.trust.revocation import RevocationReason
+from handfast.trust.tbs import key_digest
 
 _TRIES = 16
-_COLUMNS = (
+COLUMNS = (
     "serial, issuer, identity, name, dns, not_before, not_after, requester, state, tbs, der, fingerprint, "
     "recorded_at, revoked_at, revocation_reason"
 )
-_SELECT = f"select {_COLUMNS} from certificates"  # noqa: S608 - names of ours
+_SELECT = f"select {COLUMNS} from certificates"  # noqa: S608 - names of ours
 _STATE = "update certificates set state = $2"
+_REFUSED = "select 1 from refused_keys where sha256 = $1 and sha256 <> ''"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +78,18 @@ class Certificates(Events):
     """The certificates."""
 
     async def record_intent(self, record: CertificateRecord) -> Refusal | None:
-        """Keep what is about to be signed, before it is, as ``intended``; a serial that is taken is refused."""
-        sql = f"insert into certificates ({_COLUMNS}) values ({placeholders(15)})"  # noqa: S608 - names of ours
+        """Keep what is about to be signed, before it is, as ``intended``.
+
+        Refused are a serial that is taken, and a key that was revoked as compromised: here, in the unit that every issuance
+        begins with, so that no way to a certificate leads around it.
+        """
+        sql = f"insert into certificates ({COLUMNS}) values ({placeholders(15)})"  # noqa: S608 - names of ours
+        key = key_digest(record.tbs)
         try:
-            await self._db.write(step(sql, *_intent(record)))
+            await self._db.write(step(_REFUSED, key, expect=0), step(sql, *_intent(record)))
         except Conflict:
+            if await self._db.fetch(_REFUSED, key):
+                return Refusal(Reason.ISSUANCE_KEY_COMPROMISED, {"key_sha256": key})
             seen = {"serial": record.serial, "finding": "the serial number is taken (RFC 5280 section 4.1.2.2)"}
             return Refusal(Reason.ISSUANCE_LINT, seen)
         return None
@@ -133,7 +144,7 @@ class Certificates(Events):
 
         All are revoked, or none. Unknown and revoked ones are passed over, and so are their events. Whatever state it is
         in, a serial can be revoked: an interrupted intent may have been signed. ``reason`` is one of RFC 5280 section
-        5.3.1.
+        5.3.1; after ``keyCompromise`` no certificate is issued for these keys again.
 
         Raises:
             BadInput: they are too many.
@@ -145,30 +156,32 @@ class Certificates(Events):
             live = await self._not_revoked(sorted(set(serials)))
             if not live:
                 return []
-            changing = set(live)
-            told = [event for event in events if event.serial in changing]
+            told = [event for event in events if event.serial in live]
+            steps = [_revocation(serial, at, reason) for serial in live]
+            if reason == RevocationReason.KEY_COMPROMISE.value:
+                steps += [_refusal(serial, tbs, at) for serial, tbs in live.items()]
             try:
-                await self._commit(*(_revocation(serial, at, reason) for serial in live), events=told, changes=True)
+                await self._commit(*steps, events=told, changes=True)
             except Conflict:
                 continue
-            return live
+            return list(live)
         raise Unavailable("others change the same certificates", hint="try again")
 
     async def by_serial(self, serial: str) -> CertificateRecord | None:
         """Find a certificate by its serial, lower case hex."""
         row = await self._db.one(f"{_SELECT} where serial = $1", serial)
-        return _record(row) if row else None
+        return record_of(row) if row else None
 
     async def by_fingerprint(self, fingerprint: str) -> CertificateRecord | None:
         """Find a certificate by the SHA-256 of its DER, lower case hex."""
         row = await self._db.one(f"{_SELECT} where fingerprint = $1 and fingerprint <> ''", fingerprint)
-        return _record(row) if row else None
+        return record_of(row) if row else None
 
     async def live_by_name(self, name: str, now: datetime) -> list[CertificateRecord]:
         """Give a name's unexpired certificates, issued or about to be, newest first, 1000 at most: what to revoke."""
         sql = f"{_SELECT} where name = $1 and not_after > $2 and state in ($3, $4) order by seq desc limit {MAX_BATCH}"
         states = (CertificateState.ISSUED.value, CertificateState.INTENDED.value)
-        return [_record(row) for row in await self._db.fetch(sql, name, to_micros(now), *states)]
+        return [record_of(row) for row in await self._db.fetch(sql, name, to_micros(now), *states)]
 
     async def list_certificates(self, query: CertificateQuery) -> CertificatePage:
         """List certificates, newest first.
@@ -177,10 +190,10 @@ class Certificates(Events):
             BadInput: the limit is not from 1 to 1000.
         """
         where, args = _where(query)
-        sql = f"select seq, {_COLUMNS} from certificates where {where} order by seq desc limit $1"  # noqa: S608 - placeholders
+        sql = f"select seq, {COLUMNS} from certificates where {where} order by seq desc limit $1"  # noqa: S608 - placeholders
         rows = await self._db.fetch(sql, bounded(query.limit), *args)
         more = len(rows) == query.limit
-        return CertificatePage([_record(row[1:]) for row in rows], rows[-1][0] if more else None)
+        return CertificatePage([record_of(row[1:]) for row in rows], rows[-1][0] if more else None)
 
     async def revoked_live(self, now: datetime) -> list[RevokedCertificate]:
         """Give all revoked certificates that have not expired, by expiry: what CRLs and gateways hold."""
@@ -208,7 +221,7 @@ class Certificates(Events):
         """
         sql = f"{_SELECT} where state = $1 and recorded_at < $2 order by recorded_at, serial limit $3"
         args = (CertificateState.INTENDED.value, to_micros(before), bounded(limit))
-        return [_record(row) for row in await self._db.fetch(sql, *args)]
+        return [record_of(row) for row in await self._db.fetch(sql, *args)]
 
     async def counts(self, now: datetime) -> Counts:
         """Count the unexpired certificates by state, and find the name that is first left without one."""
@@ -223,12 +236,14 @@ class Certificates(Events):
             return Counts(by_state=by_state)
         return Counts(by_state=by_state, soonest_name=row[0], soonest_expiry=from_micros(row[1]))
 
-    async def _not_revoked(self, serials: list[str]) -> list[str]:
+    async def _not_revoked(self, serials: list[str]) -> dict[str, bytes]:
+        """Give the serials that are not revoked, each with what was to be signed."""
         if not serials:
-            return []
+            return {}
         numbers = placeholders(len(serials), 2)
-        sql = f"select serial from certificates where state <> $1 and serial in ({numbers}) order by seq"  # noqa: S608 - placeholders
-        return [serial for (serial,) in await self._db.fetch(sql, CertificateState.REVOKED.value, *serials)]
+        sql = f"select serial, tbs from certificates where state <> $1 and serial in ({numbers}) order by seq"  # noqa: S608 - placeholders
+        rows: list[Any] = await self._db.fetch(sql, CertificateState.REVOKED.value, *serials)
+        return dict(rows)
 
 
 def _seen(serial: str, found: CertificateRecord | None) -> dict[str, str]:
@@ -262,6 +277,11 @@ def _revocation(serial: str, at: datetime, reason: str) -> Step:
     )
 
 
+def _refusal(serial: str, tbs: bytes, at: datetime) -> Step:
+    sql = "insert into refused_keys (sha256, serial, refused_at) values ($1, $2, $3) on conflict (sha256) do nothing"
+    return step(sql, key_digest(tbs), serial, to_micros(at))
+
+
 def _intent(record: CertificateRecord) -> tuple[Value, ...]:
     return (
         record.serial,
@@ -282,7 +302,8 @@ def _intent(record: CertificateRecord) -> tuple[Value, ...]:
     )
 
 
-def _record(row: Row) -> CertificateRecord:
+def record_of(row: Row) -> CertificateRecord:
+    """Read a row of `COLUMNS`."""
     serial, issuer, identity, name, dns, not_before, not_after, requester, state, *rest = row
     tbs, der, fingerprint, recorded_at, revoked_at, reason = rest
     return CertificateRecord(

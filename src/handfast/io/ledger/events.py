@@ -112,16 +112,6 @@ class Events:
         row = await self._db.one("select seq, body from events where id = $1", event_id)
         return _event(row)[1] if row else None
 
-    async def prune_events(self, before: datetime, limit: int = MAX_BATCH) -> int:
-        """Forget at most ``limit`` events that are older than ``before``, oldest first, and give how many.
-
-        Raises:
-            BadInput: the limit is not from 1 to 1000.
-        """
-        sql = "delete from events where seq in (select seq from events where at < $1 order by at limit $2)"
-        results = await self._db.write(step(sql, to_micros(before), bounded(limit)))
-        return results[0].count
-
     async def _commit(self, *steps: Step, events: Sequence[Event] = (), changes: bool = False) -> list[Result]:
         """Write steps and their events as one unit; ``changes`` where agents must know. Give the steps' results.
 

@@ -19,6 +19,14 @@ HISTORY = """create table if not exists migrations (
     number integer primary key, name text not null, checksum text not null, applied_at bigint not null)"""
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql", re.ASCII)
 _COMMENT = re.compile(r"--.*")
+_POSTGRES = {
+    "integer primary key autoincrement": "bigint generated always as identity primary key",
+    "integer": "bigint",  # SQLite's have 64 bits
+    "blob": "bytea",
+    "text": 'text collate "C"',  # as SQLite sorts, whatever the cluster's language is, and whatever its next C library thinks
+}
+# Texts and comments come first, so that a type's name in them stays; `cast(… as text)` names no column.
+_TYPE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|(?<!\bas )\b(?:" + "|".join(_POSTGRES) + r")\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,11 @@ class Migration:
                 statement = ""
         if _COMMENT.sub("", statement).strip():
             raise BadInput("the last statement is not complete", file=f"{self.number:04}_{self.name}.sql")
+
+
+def for_postgres(statement: str) -> str:
+    """Spell the types of a statement that defines tables as PostgreSQL does. Columns are not named after types."""
+    return _TYPE.sub(lambda found: _POSTGRES.get(found[0].lower(), found[0]), statement)
 
 
 def load() -> tuple[Migration, ...]:

@@ -1,0 +1,62 @@
+"""``handfast backup`` and ``handfast restore``: the whole data directory as one file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handfast.app.cli.reaching import DEFAULT_DATA, Data, user_name
+from handfast.io.backup import back_up
+from handfast.io.backup import restore as put_back
+from handfast.io.clock import SystemClock
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(backup)
+    app.command()(restore)
+
+
+def backup(
+    archive: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write the archive; nothing is overwritten.")
+    ],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Save the whole data directory as one file: ledger, worlds, authorities with their keys. The platform goes on running.
+
+    Keys are in it as they lie: sealed where a passphrase seals them, else open to whoever reads the file.
+
+    [bold]Examples[/bold]
+
+      handfast backup /mnt/safe/handfast-monday.tar
+      handfast backup handfast.tar --data /var/lib/handfast
+    """
+    made = back_up(data, archive, SystemClock().now())
+    typer.echo(f"saved {len(made.members)} files, {sum(one.size for one in made.members)} bytes, in {archive}")
+    if made.open_keys:
+        typer.echo("handfast: warning: THE KEYS IN THIS ARCHIVE ARE NOT SEALED:", err=True)
+        for path in made.open_keys:
+            typer.echo(f"handfast: warning:   {path}", err=True)
+        typer.echo("handfast: warning: whoever reads the archive can issue certificates in your name", err=True)
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="An archive that 'handfast backup' made.")],
+    data: Annotated[Path, typer.Option("--data", help="Where to: a directory that does not exist yet, or is empty.")],
+) -> None:
+    """Put a backup into a new data directory; then 'handfast up --data DIR' goes on from it.
+
+    Check at once what happened after the backup: it is not in it, and a certificate that was revoked since is good again.
+
+    [bold]Examples[/bold]
+
+      handfast restore /mnt/safe/handfast-monday.tar --data /var/lib/handfast
+    """
+    made = put_back(archive, data, SystemClock().now(), f"restore by {user_name()}")
+    at = f"{made.made_at:%Y-%m-%d %H:%M} UTC"
+    typer.echo(f"restored {len(made.members)} files as of {at} to {data}")
+    typer.echo(f"handfast: warning: revocations made after {at} are not in it: make them again", err=True)
+    typer.echo(f"handfast: warning: certificates issued after {at} are not in it, and stay good", err=True)

@@ -1,0 +1,1 @@
+"""ACME (RFC 8555) as the server speaks it: signed requests in, orders and certificates out."""

@@ -1,0 +1,75 @@
+"""Others' certificates that clients were let in with, put into the inventory as they are seen.
+
+Decides what counts as seen: a connection that ended after its handshake had succeeded, so that its certificate was verified
+against an authority that a host trusts. What failed handshakes show is whatever a stranger likes, and is passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from handfast.app.server.platform import Platform
+from handfast.base.events import ConnectionEnded, OfferedCertificate, kind
+from handfast.io.ledger import WatchedRecord
+from handfast.io.ledger.inventory import DISCOVERED
+
+PAGE = 500
+_REMEMBERED = 10_000
+_LONGEST = 512
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ENDED = [kind(ConnectionEnded)]
+
+
+class Discovery:
+    """Follows the ledger from its newest event on."""
+
+    def __init__(self, platform: Platform) -> None:
+        """Begin after the newest event."""
+        self._platform, self._after = platform, platform.ledger.event_head.value
+        self._seen: set[str] = set()
+
+    async def follow(self) -> None:
+        """Look at connections as they end, for ever."""
+        async for _ in self._platform.ledger.event_head.subscribe():
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Look at what is new."""
+        while page := await self._platform.ledger.page(self._after, PAGE, _ENDED):
+            for seq, event in page:
+                if isinstance(event, ConnectionEnded) and event.certificate:
+                    await self._look(event.certificate, event.gateway)
+                self._after = seq
+
+    async def _look(self, offered: OfferedCertificate, gateway: str) -> None:
+        own = f"spiffe://{self._platform.trust_domain}/"
+        if offered.fingerprint in self._seen or any(uri.startswith(own) for uri in offered.uri_sans):
+            return
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen.add(offered.fingerprint)
+        if record := discovered(offered, gateway, self._platform.clock.now()):
+            await self._platform.ledger.discover(record)
+
+
+def discovered(offered: OfferedCertificate, gateway: str, now: datetime) -> WatchedRecord | None:
+    """Give the inventory's record of a client's certificate; nothing where its report is not complete."""
+    if not _SHA256.fullmatch(offered.fingerprint) or offered.not_before is None or offered.not_after is None:
+        return None
+    name = next(iter((*offered.uri_sans, *offered.dns_sans)), offered.subject)
+    return WatchedRecord(
+        fingerprint=offered.fingerprint,
+        serial=offered.serial[:_LONGEST],
+        issuer=offered.issuer[:_LONGEST],
+        subject=offered.subject[:_LONGEST],
+        name=name[:_LONGEST],
+        dns=tuple(one[:_LONGEST] for one in offered.dns_sans[:100]),
+        not_before=offered.not_before,
+        not_after=offered.not_after,
+        owner="",
+        source=DISCOVERED,
+        requester=f"gateway:{gateway}",
+        recorded_at=now,
+        der=b"",
+    )

@@ -1,0 +1,114 @@
+"""The slice with what other authorities have revoked: their lists are fetched beside everything else, and a new one is a new slice."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from handfast.access.world import World
+from handfast.access.world_file import parse_world
+from handfast.app.server.slices import Slices
+from handfast.base.events import FindingRaised
+from handfast.base.reasons import Reason
+from handfast.base.refusal import Refusal
+from handfast.io.foreign_status import ForeignStatus
+from handfast.io.generations import Generations
+from handfast.io.ids import new_event_id
+from handfast.io.ledger import SqlLedger
+from handfast.io.ledger.rotation import Rotations
+from handfast.io.ports import Clock
+from handfast.trust.foreign import ended
+
+DIRECTORY = "partners"
+
+
+class PartnerSlices(Slices):
+    """Keeps the current slice, and in it the last good revocation lists of the authorities that the world names."""
+
+    _world: World
+
+    def __init__(
+        self, directory: Path, authorities: Generations, ledger: SqlLedger, rotations: Rotations, clock: Clock
+    ) -> None:
+        """Keep lists in ``directory``."""
+        self._status = ForeignStatus(directory / DIRECTORY)
+        self._stirred = asyncio.Event()
+        self._told: dict[str, Refusal] = {}
+        self._followed = 0
+        super().__init__(authorities, ledger, rotations, clock)
+
+    @property
+    def world(self) -> World:
+        """The world that counts, with the lists that are known."""
+        return self._world
+
+    @world.setter
+    def world(self, world: World) -> None:
+        self._world = replace(world, lists=self._status.lists_of(world.authorities))
+
+    async def refresh(self) -> None:
+        """Make the slice anew, with the lists that are known. A list that is not known yet is fetched soon after."""
+        while True:
+            latest = await self._ledger.latest_revision()
+            if latest and latest.number != self._followed:
+                # Before the slice is made: it must not be without a list that the world itself brings.
+                await self._status.follow(parse_world(latest.document).authorities, self._clock.now())
+                self._followed = latest.number
+            self.world = self._world
+            await super().refresh()
+            if self.revision == self._followed:
+                break
+        self._stirred.set()
+
+    async def keep_fresh(self) -> None:
+        """Follow the ledger and the clock, and fetch each list before the one at hand grows old."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(super().keep_fresh())
+            tasks.create_task(self._fetch())
+
+    async def _fetch(self) -> None:
+        while True:
+            self._stirred.clear()
+            now = self._clock.now()
+            await asyncio.gather(*(self._status.renew(one, now) for one in self._status.due(now)))
+            await self._tell()
+            if self._status.lists_of(self.world.authorities) != self.world.lists:
+                await self.refresh()
+                self._stirred.clear()
+            await self._stirred_or(self._status.next_look(self._clock.now()))
+
+    async def _stirred_or(self, seconds: float) -> None:
+        stirred = asyncio.create_task(self._stirred.wait())
+        due = asyncio.create_task(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait((stirred, due), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stirred.cancel()
+            due.cancel()
+
+    async def _tell(self) -> None:
+        """Raise a finding for each authority whose list cannot be used, once for each fault."""
+        now = self._clock.now()
+        faults = _ended(self.world, now) | self._status.faults(now)
+        fresh = {name: fault for name, fault in faults.items() if self._told.get(name) != fault}
+        self._told = faults
+        found = [
+            FindingRaised(
+                id=new_event_id(),
+                at=now,
+                source="server",
+                reason=fault.reason,
+                evidence={"authority": name, **fault.evidence},
+            )
+            for name, fault in fresh.items()
+        ]
+        if found:
+            await self._ledger.append(found)
+
+
+def _ended(world: World, now: datetime) -> dict[str, Refusal]:
+    """Say which authorities have a CA that does not count now: TLS refuses whatever it issued."""
+    whys = {name: ended(one.cas, now) for name, one in world.authorities.items()}
+    return {name: Refusal(Reason.CHAIN_ISSUER_EXPIRED, {"ca": why}) for name, why in whys.items() if why}

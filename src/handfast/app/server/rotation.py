@@ -1,0 +1,284 @@
+"""The rotation of authorities, driven: looks what the world is like, takes the steps that are safe, and begins one in time.
+
+Decides the order of files, ledger and slices within a step, so that a server that dies at any point goes on at its next start.
+Which step is next, and who holds it up, is decided in `handfast.trust.rotation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from handfast.app.server.callers import AGENT_PREFIX, Caller, Role
+from handfast.app.server.slices import Slices
+from handfast.base.events import CertificateRevoked, Event, FindingRaised, RotationStepped
+from handfast.base.reasons import Reason
+from handfast.base.refusal import HandfastError, Refusal, Refused, Unavailable, require
+from handfast.io.generations import Generations
+from handfast.io.ids import new_event_id
+from handfast.io.ledger import SqlLedger
+from handfast.io.ledger.rotation import Rotations
+from handfast.io.ports import Clock
+from handfast.io.topic import Topic
+from handfast.trust import rotation
+from handfast.trust.facts import CertificateFacts
+from handfast.trust.revocation import RevocationReason
+from handfast.trust.rotation import NO_LEAVES, SETTLE, Facts, Generation, Leaves, Outlook, Stage, Step, Verb
+
+EVERY_S = 5.0
+RENEWED_FOR = timedelta(minutes=1)
+"""How long a new certificate has to be there before the compromised one of the same name counts as replaced."""
+
+ITSELF = "server: a third of the issuing authority's life was left"
+SOURCE = "server"
+
+_log = structlog.get_logger("handfast")
+
+
+class Rotation:
+    """Rotates the authorities of one trust domain. Several servers may do so over one ledger."""
+
+    def __init__(
+        self, authorities: Generations, rotations: Rotations, slices: Slices, ledger: SqlLedger, clock: Clock
+    ) -> None:
+        """Know nothing yet; `recall` does."""
+        self._authorities, self._rotations, self._slices = authorities, rotations, slices
+        self._ledger, self._clock = ledger, clock
+        self.settled: Topic[rotation.Generations] = Topic(())
+        self.fault = ""
+        self._in_use: dict[str, datetime] = {}
+        self._alone = asyncio.Lock()
+
+    @property
+    def rows(self) -> rotation.Generations:
+        """The generations, as they are here."""
+        return self._authorities.rows
+
+    async def recall(self) -> None:
+        """Take what the ledger says; at the very first start, tell the ledger what the directory holds.
+
+        Raises:
+            BadInput: a file that is needed cannot be used.
+        """
+        rows = await self._rotations.generations()
+        if not rows:
+            await self._rotations.save((), self._authorities.first(self._clock.now()))
+            rows = await self._rotations.generations()
+        if rows != self.settled.value or rows != self.rows:
+            self._authorities.settle(rows)
+            await self._slices.refresh()
+            self.settled.publish(rows)
+
+    async def follow(self) -> None:
+        """Go on every few seconds, for ever."""
+        while True:
+            await self.go_on()
+            await self._clock.sleep(EVERY_S)
+
+    async def go_on(self, requester: str = SOURCE) -> None:
+        """Take every step that is safe now. What stands in the way is a finding, told once."""
+        async with self._alone:
+            await self.recall()
+            try:
+                if rotation.due(self.rows, self._clock.now()):
+                    await self._begin(root=False, compromised=False, requester=ITSELF)
+                while (step := (await self._outlook()).step) and await self._take(step, requester):
+                    pass
+                self.fault = ""
+            except HandfastError as error:
+                await self._stuck(str(error))
+
+    async def outlook(self) -> Outlook:
+        """Tell what comes next, and who holds it up."""
+        async with self._alone:
+            await self.recall()
+            return await self._outlook()
+
+    async def begin(self, *, root: bool, compromised: bool, requester: str) -> None:
+        """Begin a rotation, and go as far as is safe at once.
+
+        Raises:
+            Refused: one is coming already, or the root has ended.
+            BadInput: the root's key is not there.
+            Unavailable: another server began one at the same time.
+        """
+        async with self._alone:
+            await self.recall()
+            await self._begin(root=root, compromised=compromised, requester=requester)
+        await self.go_on(requester)
+
+    async def back(self, requester: str) -> None:
+        """Undo the rotation that is under way.
+
+        Raises:
+            Refused: there is none, or no way back.
+        """
+        async with self._alone:
+            await self.recall()
+            await self._take_now(require(rotation.back(self.rows, self._clock.now())), requester)
+        await self.go_on(requester)
+
+    async def force(self, confirmed: int, requester: str) -> None:
+        """Take the step that is held up, whoever is cut off by it.
+
+        Raises:
+            Refused: ``confirmed`` is not the number of those who are, or there are none.
+        """
+        async with self._alone:
+            await self.recall()
+            step = require(rotation.forced(await self._outlook(), confirmed))
+            await self._take_now(step, requester, stranded=confirmed)
+        await self.go_on(requester)
+
+    async def leaves_of(self, one: Generation) -> Leaves:
+        """Count the live leaves of a generation, without those that their holder has replaced."""
+        return await self._rotations.leaves_of(one.issuer, self._clock.now(), self._in_use) if one.issuer else NO_LEAVES
+
+    def admit(self, caller: Caller) -> Caller:
+        """Give the caller back, unless its authority does not count here any more; remember which certificate an agent uses.
+
+        TLS looks at roots alone: an issuing CA that was retired or revoked still has a root that counts.
+
+        Raises:
+            Refused: the issuer of its certificate is none that counts.
+        """
+        held = caller.certificate
+        if held and not self._authorities.accepts(held.aki):
+            raise Refused(Refusal(Reason.REVOKED_ISSUER, {"issuer": held.aki[:64], "serial": held.serial}))
+        if held and caller.role is Role.AGENT:
+            name = f"{AGENT_PREFIX}{caller.name}"
+            self._in_use[name] = max(held.window.not_before, self._in_use.get(name, held.window.not_before))
+        return caller
+
+    async def replaced(self, leaf: CertificateFacts) -> None:
+        """Take the word of a leaf's only holder that it uses another one by now."""
+        await self._rotations.note_replaced(leaf.serial, leaf.window.not_after, self._clock.now())
+
+    async def forget_agent(self, name: str, requester: str) -> None:
+        """Let an agent go that will not come back: it is unknown from now on, and holds nothing up.
+
+        Raises:
+            Refused: there is no such agent.
+        """
+        if not await self._rotations.remove_agent(name):
+            raise Refused(Refusal(Reason.NOT_FOUND, {"agent": name}))
+        await self.go_on(requester)
+
+    async def metrics(self) -> bytes:
+        """Give the rotation's gauges in Prometheus' text format."""
+        registry = CollectorRegistry()
+        stage = Gauge(
+            "handfast_authority_stage", "1 for the stage of a generation", ["generation", "stage"], registry=registry
+        )
+        held = Gauge(
+            "handfast_rotation_held_up_by", "Agents and leaves that a step waits for", ["step"], registry=registry
+        )
+        stuck = Gauge("handfast_rotation_stuck", "1 while an error keeps a rotation from going on", registry=registry)
+        for row in self.rows:
+            stage.labels(str(row.number), row.stage.value).set(1)
+        for one in (await self.outlook()).waiting:
+            held.labels(one.step.verb.value).set(one.strands)
+        stuck.set(1 if self.fault else 0)
+        return generate_latest(registry)
+
+    # One step
+
+    async def _begin(self, *, root: bool, compromised: bool, requester: str) -> None:
+        after = require(rotation.begin(self.rows, self._clock.now(), root=root, compromised=compromised))
+        new = rotation.coming(after)
+        assert new
+        if new not in self.rows and new.root != new.number:
+            self._authorities.check_root(new.root)
+        if not await self._rotations.save(self.rows, after, [self._event("begin", new, requester)]):
+            raise Unavailable("another server began a rotation at the same time", hint="see 'handfast ca status'")
+        await self.recall()
+
+    async def _take_now(self, step: Step, requester: str, stranded: int = 0) -> None:
+        if not await self._take(step, requester, stranded):
+            raise Unavailable(
+                "another server took a step at the same time", hint="see 'handfast ca status', and try again"
+            )
+
+    async def _take(self, step: Step, requester: str, stranded: int = 0) -> bool:
+        """Take a step: files first, then the ledger, then what follows from it. Tell whether nobody else was faster."""
+        before, now = self.rows, self._clock.now()
+        one = rotation.by_number(before, step.number)
+        if step.verb is Verb.MAKE:
+            after = self._authorities.make(one, before, now)
+        else:
+            after = rotation.taken(before, step, now)
+        if step.verb is Verb.PUBLISH:
+            # From this moment on all bundles have the root. The ledger's moment of publication must not be an earlier one.
+            self._authorities.settle(after)
+        if step.verb is Verb.RETIRE and one.compromised:
+            await self._revoke_all(one, requester)
+        saved = await self._rotations.save(before, after, [self._event(step.verb.value, one, requester, stranded)])
+        if saved and step.verb in {Verb.SWITCH, Verb.BACK}:
+            await self._rotations.forget_slices(step.number)
+        await self.recall()
+        return saved
+
+    async def _revoke_all(self, gone: Generation, requester: str) -> None:
+        """Revoke what is left of a compromised CA: gateways and services that know no list of its root refuse it by this."""
+        reason, now = RevocationReason.CA_COMPROMISE.value, self._clock.now()
+        while left := await self._rotations.serials_of(gone.issuer, now):
+            events = [
+                CertificateRevoked(
+                    id=new_event_id(),
+                    at=now,
+                    serial=serial,
+                    fingerprint=fingerprint,
+                    identity=identity,
+                    crl_reason=reason,
+                    requester=requester,
+                )
+                for serial, fingerprint, identity in left
+            ]
+            await self._ledger.revoke([serial for serial, _, _ in left], now, reason, events)
+
+    def _event(self, verb: str, one: Generation, requester: str, stranded: int = 0) -> Event:
+        return RotationStepped(
+            id=new_event_id(),
+            at=self._clock.now(),
+            step=verb,
+            generation=one.number,
+            root=one.root,
+            issuer=one.issuer,
+            stranded=stranded,
+            requester=requester,
+        )
+
+    async def _stuck(self, error: str) -> None:
+        if error == self.fault:
+            return
+        self.fault = error
+        evidence = {"error": error[:1000]}
+        finding = FindingRaised(
+            id=new_event_id(), at=self._clock.now(), source=SOURCE, reason=Reason.ROTATION_STUCK, evidence=evidence
+        )
+        await self._ledger.append([finding])
+
+    # Facts
+
+    async def _outlook(self) -> Outlook:
+        rows, now = self.rows, self._clock.now()
+        new, dependent = rotation.coming(rows), {}
+        for one in rows:
+            if one.stage is Stage.RETIRING:
+                dependent[one.number] = await self._dependent(one, now)
+        if new is None or new.stage is not Stage.PUBLISHED:
+            return rotation.outlook(rows, Facts(now=now, dependent=dependent))
+        agents = await self._rotations.agents_seen(new.number)
+        unaware = NO_LEAVES
+        if new.root != rotation.issuing(rows).root:
+            unaware = await self._rotations.leaves_from_before(new.since + SETTLE, now, self._in_use)
+        return rotation.outlook(rows, Facts(now=now, agents=agents, unaware=unaware, dependent=dependent))
+
+    async def _dependent(self, one: Generation, now: datetime) -> Leaves:
+        if not one.compromised:
+            return await self._rotations.leaves_of(one.issuer, now, self._in_use)
+        by = rotation.issuing(self.rows).issuer
+        return await self._rotations.leaves_not_renewed(one.issuer, by, now - RENEWED_FOR, now)

@@ -1,0 +1,231 @@
+"""Revocation lists as files: made from the ledger, signed, put in place whole, and found again by whoever serves them.
+
+Decides when a list is due and how long it counts, and holds no more of it than the octets of one. Refuses to know HTTP.
+
+A complete list is made on schedule and when something was revoked; the changes to it sooner, and more often. A long list rests
+after it was made for twenty times as long as that took: meanwhile the changes alone say what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+
+from handfast.base.refusal import Unavailable
+from handfast.base.windows import Window, whole_second
+from handfast.io.authorities import Authority
+from handfast.io.files import explained
+from handfast.io.ledger.status import Entries, ListKey, StatusTable
+from handfast.io.ports import Clock
+from handfast.trust.addresses import crl_path, delta_path, shard_of
+from handfast.trust.algorithms import verify
+from handfast.trust.profile import BACKDATE
+from handfast.trust.revocation import CrlOutline, around, entry, signed
+
+LIST_LIFE, LIST_EVERY = timedelta(hours=24), timedelta(hours=6)
+"""How long a complete list counts, and how often one is made though nothing has changed."""
+CHANGES_LIFE, CHANGES_EVERY = timedelta(hours=1), timedelta(minutes=20)
+"""The same of the changes to it."""
+LATE = timedelta(minutes=5)
+"""How much later a revocation may become visible than the time that it bears: another server's clock, and its commit."""
+REST, SHORT_S = 20, 0.1
+"""How many times as long as it took to make it a list rests, and what takes so little that it need not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One list as it is served. ``etag`` names its octets."""
+
+    file: Path
+    size: int
+    number: int
+    window: Window
+    made_at: datetime
+    etag: str
+
+
+@dataclass(slots=True)
+class _Shard:
+    """What is known of one list: when the last of each kind was made, and from when on a new one may be."""
+
+    key: ListKey
+    complete: datetime | None = None
+    changes: datetime | None = None
+    rested: datetime | None = None
+    stale: bool = False
+
+
+@dataclass(slots=True)
+class RevocationLists:
+    """The lists of one issuer. ``next_number`` gives the numbers, never one twice (RFC 5280 section 5.2.3).
+
+    ``shards`` and ``urls`` come from the ledger's `StatusTable`: without ``urls`` a list names no address, and there are no lists of
+    changes, as nobody could find them.
+    """
+
+    authority: Authority
+    table: StatusTable
+    clock: Clock
+    directory: Path
+    next_number: Callable[[], Awaitable[int]]
+    shards: int = 1
+    urls: tuple[str, ...] = ()
+    published: dict[str, Published] = field(default_factory=dict)
+    """By path, such as ``/crl/5e…/0.crl``."""
+    _state: list[_Shard] = field(default_factory=list)
+    _looked: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Know the lists; none is made yet."""
+        issuer = self.authority.issuer_facts.key_id.hex()
+        self._state = [_Shard(ListKey(issuer=issuer, shard=at, shards=self.shards)) for at in range(self.shards)]
+
+    async def refresh(self) -> None:
+        """Make each list that is due, and each that something was revoked in since the last call.
+
+        Raises:
+            Unavailable: the ledger or the key cannot be used now. What was published stays.
+        """
+        now = self.clock.now()
+        await self._see_changes(now)
+        for one in self._state:
+            await self._refresh(one, self.clock.now())
+        self._looked = now
+
+    def due(self) -> datetime:
+        """Give when the next list is due, if nothing is revoked before."""
+        now = self.clock.now()
+        return min((self._due(one) for one in self._state), default=now)
+
+    def _due(self, one: _Shard) -> datetime:
+        now = self.clock.now()
+        if one.complete is None or one.rested is None:
+            return now
+        moments = [one.complete + LIST_EVERY]
+        if self.urls:
+            moments.append((one.changes or now) + CHANGES_EVERY)
+        if one.stale:
+            moments.append(one.rested)
+        return min(moments)
+
+    async def _see_changes(self, now: datetime) -> None:
+        """Find the lists that something was revoked in."""
+        if self._looked is None:
+            return
+        everything = ListKey(issuer=self._state[0].key.issuer, shard=0, shards=1)
+        async for part in self.table.revoked_since(everything, min(self._looked, now) - LATE):
+            for shard in {shard_of(serial, self.shards) for serial, _, _ in part}:
+                self._state[shard].stale = True
+            if all(one.stale for one in self._state):
+                return
+
+    async def _refresh(self, one: _Shard, now: datetime) -> None:
+        scheduled = one.complete is None or now >= one.complete + LIST_EVERY
+        if scheduled or (one.stale and (one.rested is None or now >= one.rested)):
+            await self._complete(one, now, scheduled=scheduled)
+            await self._changes(one, now)
+        elif one.stale or one.changes is None or now >= one.changes + CHANGES_EVERY:
+            await self._changes(one, now)
+
+    async def _complete(self, one: _Shard, now: datetime, *, scheduled: bool) -> None:
+        number, began = await self.next_number(), time.monotonic()
+        window = _window(now, LIST_LIFE)
+        outline = self._outline(one, number, window)
+        one.stale = False  # before it is read, so that what is revoked meanwhile makes it stale again
+        await self._publish(crl_path(one.key.issuer, one.key.shard), outline, self.table.revoked(one.key, now), now)
+        if scheduled:
+            await self.table.scheduled(one.key, number, now, window)
+            one.complete = now
+        took = time.monotonic() - began
+        one.rested = now + timedelta(seconds=REST * took if took > SHORT_S else 0)
+
+    async def _changes(self, one: _Shard, now: datetime) -> None:
+        base = await self.table.base(one.key, now)
+        if not self.urls or base is None:
+            one.changes = now
+            return
+        number = await self.next_number()
+        outline = self._outline(one, number, _window(now, CHANGES_LIFE), base.number)
+        entries = self.table.revoked_since(one.key, base.made_at - LATE)
+        await self._publish(delta_path(one.key.issuer, one.key.shard), outline, entries, now)
+        one.changes = now
+
+    def _outline(self, one: _Shard, number: int, window: Window, base: int | None = None) -> CrlOutline:
+        issuer, shard = one.key.issuer, one.key.shard
+        # A list that is the only one of its issuer counts for every certificate, also for those that name no list.
+        places = tuple(f"{url}{crl_path(issuer, shard)}" for url in self.urls) if self.shards > 1 else ()
+        return CrlOutline(
+            issuer=self.authority.issuer_facts,
+            number=number,
+            window=window,
+            places=places,
+            freshest=f"{self.urls[0]}{delta_path(issuer, shard)}" if self.urls and base is None else "",
+            base=base,
+        )
+
+    async def _publish(self, path: str, outline: CrlOutline, entries: AsyncIterator[Entries], now: datetime) -> None:
+        message = await self._message(outline, entries)
+        signature = await self.authority.signer.sign(message)
+        facts = self.authority.issuer_facts
+        try:
+            await asyncio.to_thread(verify, signature, message, facts.public_key_der)
+        except InvalidSignature as error:
+            raise Unavailable("the signer gave a signature that is not the issuing authority's") from error
+        before, after = signed(len(message), facts, signature)
+        # A name of its own: who reads the list before goes on reading it.
+        file = (
+            self.directory / f"{path.removeprefix('/crl/').replace('/', '-').removesuffix('.crl')}-{outline.number}.crl"
+        )
+        await asyncio.to_thread(_put, file, (before, message, after))
+        old = self.published.get(path)
+        self.published[path] = Published(
+            file=file,
+            size=len(before) + len(message) + len(after),
+            number=outline.number,
+            window=outline.window,
+            made_at=whole_second(now),
+            etag=f'"{sha256(signature).hexdigest()[:32]}"',
+        )
+        if old:
+            old.file.unlink(missing_ok=True)
+
+    async def _message(self, outline: CrlOutline, entries: AsyncIterator[Entries]) -> bytes:
+        """Give the TBSCertList. Its entries wait in a file until their length is known, so that they are in memory once."""
+        with tempfile.TemporaryFile(dir=self.directory) as spool:
+            async for part in entries:
+                spool.write(b"".join(entry(serial, at, reason) for serial, at, reason in part))
+                await asyncio.sleep(0)  # others get their turn: a list may be long
+            before, after = around(outline, spool.tell())
+            spool.seek(0)
+            whole = io.BytesIO()
+            whole.write(before)
+            shutil.copyfileobj(spool, whole, 1 << 20)
+            whole.write(after)
+            return whole.getvalue()  # no copy: the buffer itself
+
+
+def _window(now: datetime, life: timedelta) -> Window:
+    second = whole_second(now)
+    return Window(second - BACKDATE, second + life)
+
+
+def _put(file: Path, parts: Iterable[bytes]) -> None:
+    """Put a file in place whole. It need not outlive a power cut: all lists are made anew at each start."""
+    with explained("written", file), tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as beside:
+        try:
+            beside.writelines(parts)
+            beside.flush()
+            Path(beside.name).replace(file)
+        except BaseException:
+            Path(beside.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,139 @@
+"""``handfast ca rotate`` and its kin against a real server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from handfast.io.files import read
+from handfast.trust.rotation import SETTLE
+from tests.app.cli.terminal import Shown, run, steady
+from tests.app.sites import Site, site
+
+
+@pytest.fixture
+async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    """Give a running control plane, over the data directory that the commands look for here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".handfast").mkdir(0o700)
+    async with site(tmp_path / ".handfast") as running:
+        yield running
+
+
+async def handfast(*words: str) -> Shown:
+    """Run a command beside the server."""
+    return await asyncio.to_thread(run, *words)
+
+
+async def settle(here: Site) -> None:
+    """Let the time pass that every step needs, and the server's own certificate be renewed."""
+    for _ in range(12):
+        here.clock.set(here.clock.now() + 2 * SETTLE)
+        await here.clock.advance(0)
+        await here.server._renew()
+        await here.server.platform.rotation.go_on()
+        await here.clock.advance(0)
+
+
+async def test_a_session_reads_as_it_did(here: Site, golden: Callable[[str, str], None]):
+    """A rotation that a lost agent holds up, forced, undone, begun again; with every exit code."""
+    told = []
+
+    async def say(words: str) -> None:
+        shown = await handfast(*words.split())
+        told.append(f"$ handfast {words}\n{shown.out}{shown.err}exit {shown.code}\n")
+
+    await say("ca status")
+    await say("ca rotate --back")
+    await say("ca rotate --force --strands 1")
+    await here.join("lost")
+    await say("ca rotate")
+    await settle(here)
+    await say("ca status")
+    await say("ca rotate --root")
+    await say("ca rotate --force --strands 2")
+    await say("ca rotate --force --strands 1")
+    await say("ca rotate --back")
+    await say("ca forget-agent lost")
+    await say("ca forget-agent lost")
+    await settle(here)
+    await say("ca rotate --root --compromised")
+    await say("ca rotate --root --back")
+    await say("events --kind rotation.stepped")
+    golden("session.txt", steady("\n".join(told)))
+
+
+async def test_watching_ends_with_the_rotation(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """Each change is shown once; what there is in the end goes to the standard output, as JSON where that is wanted."""
+    monkeypatch.setattr("handfast.app.cli.rotation._LOOK_EVERY_S", 0.01)
+    watching = asyncio.create_task(handfast("ca", "rotate", "--watch", "--json"))
+    while len(here.server.platform.rotation.rows) == 1:
+        await asyncio.sleep(0.01)
+    for _ in range(20):
+        await asyncio.sleep(0.1)
+        await settle(here)
+        if watching.done():
+            break
+    shown = await asyncio.wait_for(watching, 10)
+    plain = json.loads(shown.out)
+    assert [row["stage"] for row in plain["generations"]] == ["retired", "issuing"]
+    changes = shown.err.strip().split("\n\n")
+    assert all(before != after for before, after in pairwise(changes))
+    assert "issuing CA 2: published since" in changes[0]
+    assert "issuing CA 1: retiring since" in changes[-1]
+
+
+async def test_force_names_who_is_cut_off_and_wants_their_number(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """Whoever types another number is refused."""
+    await here.join("lost")
+    await handfast("ca", "rotate")
+    await settle(here)
+    for said, code in ((7, 1), (1, 0)):
+        monkeypatch.setattr("typer.prompt", lambda *_, _said=said, **__: _said)
+        shown = await handfast("ca", "rotate", "--force")
+        assert shown.code == code
+        assert "agent lost" in shown.err
+
+
+async def test_a_running_server_is_not_gone_around(here: Site):
+    """Two at one ledger would be one too many."""
+    assert here.operator
+    shown = await handfast("ca", "rotate", "--root", "--offline")
+    assert shown.code == 2
+    assert "leave --offline out" in shown.err
+
+
+async def test_what_is_begun_without_a_server_goes_on_at_its_start(here: Site, tmp_path: Path):
+    """The new root is made then."""
+    clock, data = here.clock, tmp_path / ".handfast"
+    await here.stack.aclose()
+    shown = await handfast("ca", "rotate", "--root", "--offline")
+    assert (shown.code, shown.out) == (0, "generation 2 is prepared; start the server, and it goes on\n")
+    assert (await handfast("ca", "rotate", "--root", "--offline")).code == 1
+    async with site(data, clock) as again:
+        assert read(data / "authority" / "generations" / "0002" / "root.pem").decode() in again.bundle
+
+
+@pytest.mark.parametrize("words", ["--back --force", "--back --root", "--force --compromised", "--offline --back"])
+async def test_what_excludes_each_other_is_said(here: Site, words: str):
+    """Before anything happens."""
+    shown = await handfast("ca", "rotate", *words.split())
+    assert shown.code == 2
+    assert len(here.server.platform.rotation.rows) == 1
+
+
+async def test_a_strange_name_is_no_path(here: Site):
+    """A name goes into the request's path."""
+    assert here.operator
+    assert (await handfast("ca", "forget-agent", "../certificates")).code == 2
+
+
+async def test_without_a_ledger_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The directory is named."""
+    monkeypatch.chdir(tmp_path)
+    shown = await handfast("ca", "rotate", "--offline", "--data", "nowhere")
+    assert shown.code == 2
+    assert "ledger.sqlite" in shown.err

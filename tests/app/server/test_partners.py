@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from handfast.access.slice import Slice, parse_slice
+from handfast.app.server.messages import EventList
+from handfast.app.server.partners import PartnerSlices
+from handfast.base.refusal import BadInput
+from handfast.trust.facts import pem, pem_certificates
+from handfast.trust.foreign import read_ca
+from tests.app.sites import Site
+from tests.support.partners import authority, crl, partner, roots_pem
+
+ACME = partner("Acme")
+
+
+@pytest.fixture
+def lists() -> Iterator[list[bytes]]:
+    """Serve the last of some lists at a port; the first item is its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(served[-1])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served = [f"http://127.0.0.1:{server.server_port}/".encode()]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield served
+    server.shutdown()
+    server.server_close()
+
+
+def world(revocation: dict[str, str] | None = None, roots: str = "", more: str = "x") -> str:
+    entry: dict[str, Any] = {
+        "roots_pem": roots or roots_pem(ACME),
+        "hosts": ["a.test"],
+        "identities": [{"match": {"common_name": "*"}, "identity": "acme/{common_name}"}],
+    } | ({"revocation": revocation} if revocation else {})
+    clients = {"trust": ["example.org", "acme"]}
+    host = {
+        "listen": 8443,
+        "clients": clients,
+        "routes": [{"path": "/", "upstream": f"http://{more}", "allow": ["acme/*"]}],
+    }
+    return json.dumps({"trust_domain": "example.org", "authorities": {"acme": entry}, "hosts": {"a.test": host}})
+
+
+def slice_of(site: Site) -> Slice:
+    prepared = site.server.platform.slices.current.value
+    assert prepared
+    return parse_slice(prepared.body)
+
+
+async def until(site: Site, serials: set[str]) -> None:
+    async with asyncio.timeout(10):
+        while {serial for one in slice_of(site).world.lists.get("acme", ()) for serial in one.serials} != serials:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_list_reaches_the_slice(here: Site, lists: list[bytes]):
+    """Soon after an apply that names its URL; and it stays when the next apply changes something else."""
+    lists.append(crl(ACME.issuing, (0x0A,)))
+    await here.apply(world({"crl": lists[0].decode()}))
+    await until(here, {"0a"})
+    seen = list[dict[str, Any]]()
+
+    async def watch() -> None:
+        async for prepared in here.server.platform.slices.current.subscribe():
+            seen.append(json.loads(prepared.body)["lists"] if prepared else {})
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    await here.apply(world({"crl": lists[0].decode()}, more="y"))
+    await asyncio.sleep(0.1)
+    watching.cancel()
+    assert len(seen) >= 2
+    assert all("acme" in one for one in seen)
+
+
+async def test_a_list_in_the_world_is_in_its_first_slice(here: Site):
+    """Nobody is refused between an apply and a look at the list that came with it."""
+    text = pem(crl(ACME.issuing, (0x0B,)), "X509 CRL")
+    seen = list[object]()
+    slices = here.server.platform.slices
+    publish = slices.current.publish
+    slices.current.publish = lambda prepared: (seen.append(json.loads(prepared.body)["lists"]), publish(prepared))[1]  # type: ignore[method-assign,union-attr]
+    await here.apply(world({"crl_pem": text}))
+    assert seen
+    assert all("acme" in one for one in seen)  # type: ignore[operator]
+
+
+async def test_what_cannot_be_fetched_is_a_finding(here: Site):
+    """Once, with the authority's name; without a list the slice says so by saying nothing."""
+    await here.apply(world({"crl": "http://127.0.0.1:1/"}))
+    async with asyncio.timeout(10):
+        while not (found := await here.operator.call("GET", "/v1/events", EventList, kind="finding.raised")).events:
+            await asyncio.sleep(0.02)
+    await here.apply(world({"crl": "http://127.0.0.1:1/"}, more="y"))
+    assert [(one["reason"], one["evidence"]["authority"]) for one in found.events] == [
+        ("revocation.crl-unavailable", "acme")
+    ]
+    assert slice_of(here).world.lists == {}
+
+
+async def test_an_authority_that_ended_is_refused(here: Site):
+    """So is a list that is not of its CAs."""
+    ended = authority("Old", ends=timedelta(days=-1))
+    with pytest.raises(BadInput, match="ended on"):
+        await here.apply(world(roots=ended.cert_pem.decode()))
+    with pytest.raises(BadInput, match="no CA of this authority signed it"):
+        await here.apply(world({"crl_pem": pem(crl(authority("Acme Issuing")), "X509 CRL")}))
+    assert here.server.platform.slices.revision == 0
+
+
+async def test_a_partner_cannot_bring_our_root(here: Site):
+    """Nor a CA that has our name: no gateway could tell its leaves from ours."""
+    ours = [read_ca(der) for der in here.server.platform.authorities.known_cas]
+    assert isinstance(here.server.platform.slices, PartnerSlices)
+    root = next(ca for ca in ours if ca.subject == ca.issuer)
+    with pytest.raises(BadInput, match="of an authority of ours"):
+        await here.apply(world(roots=pem(root.der)))
+    assert pem_certificates(pem(root.der)) == (root.der,)
+
+
+async def test_no_file_is_read_for_a_stranger(here: Site):
+    """A path in a world that reaches the server is refused as what it is."""
+    plain = json.loads(world())
+    plain["authorities"]["acme"] |= {"roots": "/etc/passwd"}
+    with pytest.raises(BadInput, match="names a file"):
+        await here.apply(json.dumps(plain))

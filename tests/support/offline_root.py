@@ -1,0 +1,103 @@
+"""A root that its keeper has elsewhere, in the hands of plain openssl."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = """\
+[req]
+distinguished_name = name
+prompt = no
+x509_extensions = root
+[name]
+CN = Example Offline Root
+[root]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+"""
+_CA = """\
+[ca]
+default_ca = root
+[root]
+database = {0}/index.txt
+crlnumber = {0}/crlnumber
+certificate = {0}/root.pem
+private_key = {0}/root-key.pem
+default_md = sha256
+"""
+
+
+def openssl(*words: str | Path) -> str:
+    """Run openssl; give what it printed."""
+    done = subprocess.run(["openssl", *words], check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, (words, done.stderr)
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class OfflineRoot:
+    """A directory with a root, its key, and what `openssl ca` remembers."""
+
+    directory: Path
+
+    @property
+    def pem(self) -> Path:
+        """The root's certificate."""
+        return self.directory / "root.pem"
+
+    @property
+    def key(self) -> Path:
+        """The root's key."""
+        return self.directory / "root-key.pem"
+
+    @property
+    def fingerprint(self) -> str:
+        """Its SHA-256, as openssl prints it."""
+        return openssl("x509", "-in", self.pem, "-noout", "-fingerprint", "-sha256").strip().partition("=")[2]
+
+    def sign(self, csr: Path, *, days: int = 300) -> Path:
+        """Sign a request as it stands; give the issuing CA and the root in one file."""
+        issuing, chain = self.directory / "issuing.pem", self.directory / "chain.pem"
+        by = ["-CA", self.pem, "-CAkey", self.key, "-CAcreateserial", "-days", str(days)]
+        openssl("x509", "-req", "-in", csr, "-copy_extensions", "copyall", *by, "-out", issuing)
+        chain.write_text(issuing.read_text() + self.pem.read_text())
+        return chain
+
+    def crl(self, *, days: int = 310, revoked: Path | None = None) -> Path:
+        """Sign a revocation list."""
+        out, settings = self.directory / "root.crl", self.directory / "ca.cnf"
+        if revoked:
+            openssl("ca", "-config", settings, "-revoke", revoked)
+        openssl("ca", "-config", settings, "-gencrl", "-crldays", str(days), "-out", out)
+        return out
+
+
+def offline_root(directory: Path, *, days: int = 3650, key: str = "ec:prime256v1", name: str = "") -> OfflineRoot:
+    """Make one."""
+    directory.mkdir()
+    root = OfflineRoot(directory)
+    (directory / "root.cnf").write_text(_ROOT.replace("Example", name or "Example"))
+    (directory / "ca.cnf").write_text(_CA.format(directory))
+    (directory / "index.txt").touch()
+    (directory / "crlnumber").write_text("01\n")
+    kind, _, more = key.partition(":")
+    options = ["-pkeyopt", f"ec_paramgen_curve:{more}"] if kind == "ec" else ["-pkeyopt", f"rsa_keygen_bits:{more}"]
+    openssl("genpkey", "-algorithm", kind, *options, "-out", root.key)
+    root.key.chmod(0o600)
+    openssl(
+        "req",
+        "-new",
+        "-x509",
+        "-config",
+        directory / "root.cnf",
+        "-key",
+        root.key,
+        "-days",
+        str(days),
+        "-out",
+        root.pem,
+    )
+    return root

@@ -1,0 +1,383 @@
+"""The law of rotation, by examples and in a small world that is set in motion at random."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from handfast.base.reasons import Reason
+from handfast.base.refusal import Refusal
+from handfast.base.windows import Window
+from handfast.trust import rotation
+from handfast.trust.rotation import (
+    DELIVERED,
+    GONE_AFTER,
+    GONE_AFTER_ROOT,
+    SETTLE,
+    STAYS_BACK,
+    AgentSeen,
+    Facts,
+    Generation,
+    Generations,
+    Leaves,
+    Stage,
+    Step,
+    Verb,
+    Waiting,
+)
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+YEAR, ROOT_LIFE = 365 * DAY, 3652 * DAY
+SOME = Leaves(2, ("ledger", "payments"), NOW + HOUR)
+
+
+def first(begins: datetime = NOW) -> Generations:
+    one = Generation(number=1, root=1, before=0, stage=Stage.ISSUING, since=begins, issuer="01")
+    return (replace(one, window=Window(begins, begins + YEAR), root_window=Window(begins, begins + ROOT_LIFE)),)
+
+
+def begun(*, root: bool = False, compromised: bool = False, of: Generations | None = None) -> Generations:
+    rows = rotation.begin(of or first(), NOW, root=root, compromised=compromised)
+    assert not isinstance(rows, Refusal)
+    return rows
+
+
+def made(rows: Generations, now: datetime = NOW) -> Generations:
+    new = rotation.coming(rows)
+    assert new
+    above = rotation.by_number(rows, new.root).root_window or Window(now, now + ROOT_LIFE)
+    return rotation.made(rows, new.number, issuer=f"{new.number:02}", window=Window(now, now + YEAR), root_window=above)
+
+
+def stages(rows: Generations) -> list[str]:
+    return [row.stage.value for row in rows]
+
+
+def next_step(rows: Generations, **facts: object) -> Step | None:
+    return rotation.outlook(rows, Facts(now=facts.pop("now", NOW + HOUR), **facts)).step  # type: ignore[arg-type]
+
+
+def at(*taken: Verb, root: bool = False) -> Generations:
+    """Give the generations of a rotation that went these steps."""
+    rows = made(begun(root=root))
+    for verb in taken:
+        rows = rotation.taken(rows, Step(verb, 1 if verb is Verb.RETIRE else 2), NOW)
+    return rows
+
+
+def test_a_rotation_goes_its_way_where_nobody_holds_it_up():
+    """Make, publish, switch, retire; after that there is nothing to do."""
+    rows, verbs = begun(), []
+    while step := next_step(rows):
+        verbs.append(step.verb)
+        rows = made(rows) if step.verb is Verb.MAKE else rotation.taken(rows, step, NOW)
+    assert verbs == [Verb.MAKE, Verb.PUBLISH, Verb.SWITCH, Verb.RETIRE]
+    assert stages(rows) == ["retired", "issuing"]
+
+
+@pytest.mark.parametrize(("root", "gone"), [(False, GONE_AFTER), (True, GONE_AFTER_ROOT)])
+def test_the_switch_waits_for_each_agent_that_lives(root: bool, gone: timedelta):
+    """One that was silent for too long to have anything left does not count; for a root that is longer."""
+    rows, now = at(Verb.PUBLISH, root=root), NOW + HOUR
+    knows, slow = AgentSeen("knows", now, aware=True), AgentSeen("slow", now - gone + SETTLE, aware=False)
+    lost = AgentSeen("lost", now - gone, aware=False)
+    (held,) = rotation.outlook(rows, Facts(now=now, agents=(knows, slow, lost))).waiting
+    assert (held.step, [one.name for one in held.agents], held.strands) == (Step(Verb.SWITCH, 2), ["slow"], 1)
+    assert next_step(rows, now=now, agents=(knows, lost)) == Step(Verb.SWITCH, 2)
+
+
+def test_the_switch_to_a_new_root_waits_for_those_whose_bundle_lacks_it():
+    """Under the old root the same leaves hold up nothing."""
+    assert next_step(at(Verb.PUBLISH, root=True), unaware=SOME) is None
+    assert next_step(at(Verb.PUBLISH), unaware=SOME) == Step(Verb.SWITCH, 2)
+
+
+@pytest.mark.parametrize("taken", [(Verb.PUBLISH,), (Verb.PUBLISH, Verb.SWITCH)])
+def test_no_step_follows_before_every_server_has_the_one_before(taken: tuple[Verb, ...]):
+    """Servers over one ledger look at it every few seconds; the time is told."""
+    (held,) = rotation.outlook(at(*taken), Facts(now=NOW + SETTLE / 2)).waiting
+    assert held.until
+    assert held.strands == 0
+    assert next_step(at(*taken), now=held.until)
+
+
+def test_the_old_one_retires_after_its_last_leaf():
+    """Named, with the time at which the last one ends by itself."""
+    rows = at(Verb.PUBLISH, Verb.SWITCH)
+    (held,) = rotation.outlook(rows, Facts(now=NOW + HOUR, dependent={1: SOME})).waiting
+    assert held == Waiting(Step(Verb.RETIRE, 1), (), SOME)
+    assert next_step(rows, dependent={}) == Step(Verb.RETIRE, 1)
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_what_has_ended_holds_nobody(root: bool):
+    """Nobody is cut off by the end of what has ended, and agents that are cut off cannot say that they know."""
+    later = NOW + (ROOT_LIFE if root else YEAR)
+    rows = begun(root=True) if root else begun()
+    rows = made(rows, later)
+    facts = {"agents": (AgentSeen("cut off", later, aware=False),), "unaware": SOME, "dependent": {1: SOME}}
+    for step in (Step(Verb.PUBLISH, 2), Step(Verb.SWITCH, 2)):
+        assert next_step(rows, now=later, **facts) == step
+        rows = rotation.taken(rows, step, later)
+    assert next_step(rows, now=later + HOUR, **facts) == Step(Verb.RETIRE, 1)
+
+
+def test_under_a_root_that_has_ended_no_issuing_authority_begins():
+    """It would count for nothing; a new root does."""
+    refused = rotation.begin(first(), NOW + ROOT_LIFE, root=False)
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.ROTATION_ROOT_ENDS
+    assert isinstance(rotation.begin(first(), NOW + ROOT_LIFE, root=True), tuple)
+
+
+def test_one_comes_at_a_time():
+    """While one is retiring another may come: a leaf that lives for a year must not keep a compromised key in use."""
+    for rows in (begun(), at(Verb.PUBLISH)):
+        refused = rotation.begin(rows, NOW, root=False)
+        assert isinstance(refused, Refusal)
+        assert refused.reason is Reason.ROTATION_UNDER_WAY
+    third = begun(of=at(Verb.PUBLISH, Verb.SWITCH))
+    assert stages(third) == ["retiring", "issuing", "prepared"]
+    assert (third[-1].before, third[-1].root) == (2, 1)
+
+
+def test_a_compromise_is_marked_also_while_a_rotation_is_coming():
+    """It goes on, to another end; a second word of it is refused as any other."""
+    rows = begun(compromised=True, of=at(Verb.PUBLISH))
+    assert ([row.compromised for row in rows], stages(rows)) == ([True, False], ["issuing", "published"])
+    assert isinstance(rotation.begin(rows, NOW, root=False, compromised=True), Refusal)
+
+
+@pytest.mark.parametrize(
+    ("rows", "after"),
+    [
+        (begun(), ["issuing", "retired"]),
+        (at(), ["issuing", "retired"]),
+        (at(Verb.PUBLISH), ["issuing", "retiring"]),
+        (at(Verb.PUBLISH, Verb.SWITCH), ["issuing", "retiring"]),
+    ],
+)
+def test_there_is_a_way_back_until_the_old_one_is_retired(rows: Generations, after: list[str]):
+    """What was delivered leaves as any other: when nobody depends on it."""
+    step = rotation.back(rows, NOW)
+    assert isinstance(step, Step)
+    assert stages(rotation.taken(rows, step, NOW)) == after
+
+
+@pytest.mark.parametrize(
+    ("rows", "now", "reason"),
+    [
+        (first(), NOW, Reason.ROTATION_NONE),
+        (at(Verb.PUBLISH, Verb.SWITCH, Verb.RETIRE), NOW, Reason.ROTATION_NONE),
+        (at(Verb.PUBLISH, Verb.SWITCH), NOW + YEAR, Reason.ROTATION_NO_WAY_BACK),
+        (
+            rotation.taken(begun(compromised=True, of=at(Verb.PUBLISH)), Step(Verb.SWITCH, 2), NOW),
+            NOW,
+            Reason.ROTATION_NO_WAY_BACK,
+        ),
+    ],
+    ids=["nothing began", "it is over", "the old one has ended", "the old one is compromised"],
+)
+def test_where_there_is_no_way_back_that_is_said(rows: Generations, now: datetime, reason: Reason):
+    """A compromised authority never issues again."""
+    refused = rotation.back(rows, now)
+    assert isinstance(refused, Refusal)
+    assert refused.reason is reason
+
+
+def test_force_wants_the_number_of_those_who_are_cut_off():
+    """A number that was right a minute ago is refused, with the one that is right now and with names."""
+    rows, now = at(Verb.PUBLISH, root=True), NOW + HOUR
+    seen = rotation.outlook(rows, Facts(now=now, agents=(AgentSeen("lost", now, aware=False),), unaware=SOME))
+    assert rotation.forced(seen, 3) == Step(Verb.SWITCH, 2)
+    refused = rotation.forced(seen, 2)
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.ROTATION_STRANDS
+    assert (refused.evidence["strands"], refused.evidence["names"]) == ("3", "lost, ledger, payments")
+
+
+def test_where_nobody_holds_anything_up_nothing_can_be_forced():
+    """Time that has to pass is not skipped either."""
+    seen = rotation.outlook(at(Verb.PUBLISH), Facts(now=NOW))
+    refused = rotation.forced(seen, 0)
+    assert seen.waiting
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.ROTATION_NONE
+
+
+def test_the_next_begins_by_itself_at_a_third_of_the_life():
+    """Once: not while one is coming, and not again at once after somebody went back."""
+    when = NOW + YEAR * (2 / 3)
+    assert not rotation.due(first(), when - HOUR)
+    assert rotation.due(first(), when + HOUR)
+    rows = rotation.begin(first(), when, root=False)
+    assert isinstance(rows, tuple)
+    assert not rotation.due(rows, when + HOUR)
+    withdrawn = rotation.taken(rows, Step(Verb.BACK, 2), when)
+    assert not rotation.due(withdrawn, when + STAYS_BACK - HOUR)
+    assert rotation.due(withdrawn, when + STAYS_BACK)
+
+
+def test_nothing_begins_by_itself_that_would_gain_nothing():
+    """An issuing authority that ends with its root needs a new root, and that is somebody's decision."""
+    (one,) = first()
+    assert one.window
+    assert not rotation.due((replace(one, root_window=one.window),), NOW + YEAR - HOUR)
+
+
+ALL = [begun(), at(), at(Verb.PUBLISH), at(Verb.PUBLISH, Verb.SWITCH), at(Verb.PUBLISH, Verb.SWITCH, Verb.RETIRE)]
+
+
+@given(st.sampled_from(ALL), st.sampled_from(Verb), st.integers(1, 2))
+def test_the_law_knows_no_other_step(rows: Generations, verb: Verb, number: int):
+    """Whatever is asked: one issues afterwards, stages go forward, and nothing comes back from retirement."""
+    order = list(Stage)
+    try:
+        after = rotation.taken(rows, Step(verb, number), NOW)
+    except ValueError:
+        return
+    assert rotation.issuing(after)
+    for was, now in zip(rows, after, strict=True):
+        assert was.stage is not Stage.RETIRED or now.stage is Stage.RETIRED
+        back_again = verb is Verb.BACK and (was.stage, now.stage) == (Stage.RETIRING, Stage.ISSUING)
+        assert back_again or order.index(now.stage) >= order.index(was.stage)
+
+
+# --- a small world
+
+
+@dataclass
+class Leaf:
+    """A live certificate, the roots that came with it, and when."""
+
+    name: str
+    issuer: int
+    roots: frozenset[int]
+    recorded: datetime
+    ends: datetime
+
+
+@dataclass
+class Agent:
+    """An agent: the generations in the slice that it acknowledged, and when it was last heard of."""
+
+    name: str
+    has: frozenset[int]
+    seen: datetime
+
+
+@dataclass
+class World:
+    """What a platform is made of, as far as rotation goes."""
+
+    now: datetime = NOW
+    rows: Generations = field(default_factory=first)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    leaves: list[Leaf] = field(default_factory=list)
+
+    def delivered(self) -> frozenset[int]:
+        return frozenset(row.number for row in self.rows if row.stage in DELIVERED)
+
+    def live(self) -> list[Leaf]:
+        return [leaf for leaf in self.leaves if leaf.ends > self.now]
+
+    def root(self, number: int) -> int:
+        return rotation.by_number(self.rows, number).root
+
+    def facts(self) -> Facts:
+        new = rotation.coming(self.rows)
+        published = new if new and new.stage is Stage.PUBLISHED else None
+        agents = [
+            AgentSeen(a.name, a.seen, bool(published) and published.number in a.has) for a in self.agents.values()
+        ]
+        unaware = [leaf for leaf in self.live() if published and leaf.recorded < published.since + SETTLE]
+        of = {row.number: [leaf for leaf in self.live() if leaf.issuer == row.number] for row in self.rows}
+        return Facts(
+            now=self.now,
+            agents=agents,
+            unaware=Leaves(len(unaware), tuple(leaf.name for leaf in unaware)),
+            dependent={number: Leaves(len(leaves)) for number, leaves in of.items()},
+        )
+
+
+class Rotating(RuleBasedStateMachine):
+    """Agents and workloads come, renew, sleep and go, while somebody rotates, goes back and changes their mind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @rule(name=st.sampled_from("abc"))
+    def an_agent_takes_the_newest_slice(self, name: str) -> None:
+        self.world.agents[name] = Agent(name, self.world.delivered(), self.world.now)
+
+    @rule(name=st.sampled_from("abc"))
+    def an_agent_is_heard_of(self, name: str) -> None:
+        if name in self.world.agents:
+            self.world.agents[name].seen = self.world.now
+
+    @rule(name=st.sampled_from("xyz"), hours=st.sampled_from([1, 24, 24 * 90]))
+    def a_leaf_is_issued(self, name: str, hours: int) -> None:
+        world = self.world
+        roots = frozenset(world.root(number) for number in world.delivered())
+        leaf = Leaf(name, rotation.issuing(world.rows).number, roots, world.now, world.now + hours * HOUR)
+        world.leaves.append(leaf)
+
+    @rule(minutes=st.sampled_from([1, 50, 24 * 60, 100 * 24 * 60]))
+    def time_passes(self, minutes: int) -> None:
+        self.world.now += timedelta(minutes=minutes)
+        # An agent that lives is heard of every two seconds, whether it takes a slice or not.
+        for agent in self.world.agents.values():
+            agent.seen = self.world.now
+
+    @rule(root=st.booleans())
+    def somebody_rotates(self, root: bool) -> None:
+        rows = rotation.begin(self.world.rows, self.world.now, root=root)
+        if not isinstance(rows, Refusal):
+            self.world.rows = rows
+
+    @rule()
+    def somebody_goes_back(self) -> None:
+        step = rotation.back(self.world.rows, self.world.now)
+        if isinstance(step, Step):
+            self.world.rows = rotation.taken(self.world.rows, step, self.world.now)
+
+    @precondition(lambda self: rotation.outlook(self.world.rows, self.world.facts()).step)
+    @rule()
+    def the_server_takes_a_step(self) -> None:
+        world = self.world
+        step = rotation.outlook(world.rows, world.facts()).step
+        assert step
+        if step.verb is Verb.MAKE:
+            world.rows = made(world.rows, world.now)
+        else:
+            world.rows = rotation.taken(world.rows, step, world.now)
+
+    @invariant()
+    def nobody_is_stranded(self) -> None:
+        """Each live leaf is of a generation that is delivered, that each agent has, and whose root each holder has."""
+        world = self.world
+        for leaf in world.live():
+            issuer = rotation.by_number(world.rows, leaf.issuer)
+            if issuer.ended(world.now):
+                continue
+            assert issuer.number in world.delivered()
+            for agent in world.agents.values():
+                # An agent that knows nothing but what has ended has no certificate: it gets a slice before it is served again.
+                cut_off = all(rotation.by_number(world.rows, number).ended(world.now) for number in agent.has)
+                assert cut_off or issuer.number in agent.has, (agent, leaf)
+            for other in world.live():
+                assert rotation.by_number(world.rows, other.issuer).ended(world.now) or issuer.root in other.roots
+
+    @invariant()
+    def one_issues(self) -> None:
+        assert rotation.issuing(self.world.rows)
+        assert sum(row.stage in {Stage.PREPARED, Stage.PUBLISHED} for row in self.world.rows) <= 1
+
+
+TestRotating = Rotating.TestCase
+TestRotating.settings = settings(stateful_step_count=60, deadline=None)
