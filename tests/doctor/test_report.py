@@ -6,16 +6,25 @@ import pytest
 
 from handfast.base.events import (
     KINDS,
+    AcmeAccountCreated,
+    AcmeAccountDeactivated,
+    AcmeBindingCreated,
+    AcmeOrderFinalized,
+    AcmeValidationFailed,
     AgentJoined,
     AuthorityCreated,
+    CertificateImported,
     CertificateIssued,
     CertificateRefused,
     CertificateRevoked,
     ConnectionEnded,
+    EnrolmentGranted,
+    EnrolmentRevoked,
     Event,
     FindingRaised,
     HandshakeRefused,
     OfferedCertificate,
+    PlatformRestored,
     RequestDenied,
     RequestReported,
     RotationStepped,
@@ -34,6 +43,7 @@ DENIED = RequestDenied(
     id="r1", at=AT, gateway="edge", host="api.example.org", route="/v1", method="PUT", path="/v1/ledger", peer="192.0.2.1:40000",
     status=403, reason=Reason.POLICY_NO_MATCH, identity="spiffe://example.org/payments", revision="3", certificate=CERTIFICATE,
 )  # fmt: skip
+ACME_REASON = next(reason for reason in Reason if reason.value.startswith("acme."))
 EVENTS: list[Event] = [
     AuthorityCreated(id="a1", at=AT, trust_domain="example.org", subject="CN=Root", fingerprint="00", not_after=END),
     CertificateIssued(
@@ -55,6 +65,19 @@ EVENTS: list[Event] = [
     DENIED,
     RequestReported(**{name: getattr(DENIED, name) for name in DENIED.__dataclass_fields__} | {"id": "p1", "status": 200}),
     FindingRaised(id="g1", at=AT, source="edge", reason=Reason.ENVOY_REJECTED, evidence={"envoy": "bad listener"}),
+    CertificateImported(id="m1", at=AT, fingerprint="22", serial="4bac", subject="CN=partner", owner="team-a", requester="uid:0"),
+    PlatformRestored(id="b1", at=AT, backup_at=END, requester="uid:0"),
+    AcmeBindingCreated(
+        id="k1", at=AT, binding="4bac", name="payments", domains=("payments.internal",), accounts=1, not_after=END, requester="uid:0"
+    ),
+    AcmeAccountCreated(id="k2", at=AT, account="a1", binding="4bac", name="payments", peer="192.0.2.1:40000"),
+    AcmeAccountDeactivated(id="k3", at=AT, account="a1", name="payments", requester="uid:0"),
+    AcmeOrderFinalized(id="k4", at=AT, account="a1", order="o1", name="payments", dns=("payments.internal",), serial="4bac"),
+    AcmeValidationFailed(
+        id="k5", at=AT, account="a1", order="o1", dns="payments.internal", challenge="http-01", reason=ACME_REASON, evidence={"status": "404"}
+    ),
+    EnrolmentGranted(id="e1", at=AT, grant="4bac", name="sensor", uses=3, expires_at=END, requester="uid:0"),
+    EnrolmentRevoked(id="e2", at=AT, name="sensor", requester="uid:0"),
     RotationStepped(id="s1", at=AT, step="switch", generation=2, root=1, issuer="4bac", stranded=1, requester="uid:0"),
 ]  # fmt: skip
 
@@ -63,6 +86,17 @@ def test_every_kind_of_event_has_a_story(golden: Callable[[str, str], None]):
     """Each reads as it did when somebody last looked; a new kind must be looked at, too."""
     assert {event.kind for event in EVENTS} == set(KINDS)
     golden("stories.txt", "\n\n".join("\n".join(story(event)) for event in EVENTS) + "\n")
+
+
+def test_a_connection_whose_certificate_was_only_named_leads_to_the_inventory():
+    """The record of a good connection has fingerprint and identity, and the story says where the rest is."""
+    named = OfferedCertificate(
+        subject="", issuer="", serial="", fingerprint="2237", uri_sans=("spiffe://example.org/payments",), dns_sans=(),
+        not_before=None, not_after=None,
+    )  # fmt: skip
+    told = "\n".join(story(replace(EVENTS[7], certificate=named)))  # type: ignore[call-arg]
+    assert "handfast cert show 2237" in told
+    assert "no subject" not in told
 
 
 @pytest.mark.parametrize("reason", Reason)

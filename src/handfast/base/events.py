@@ -265,9 +265,9 @@ class RotationStepped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolmentGranted(Event):
-    """An operator made a token with which devices enrol as ``name``. ``token`` is its public id; ``uses`` how often it works."""
+    """An operator made a token with which devices enrol as ``name``. ``grant`` is the token's public id; ``uses`` how often it works."""
 
-    token: str
+    grant: str
     name: str
     uses: int
     expires_at: datetime
@@ -275,7 +275,7 @@ class EnrolmentGranted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolmentWithdrawn(Event):
+class EnrolmentRevoked(Event):
     """An operator took back all enrolment tokens of a name."""
 
     name: str
@@ -305,6 +305,6 @@ KINDS: dict[str, type[Event]] = {
         AcmeValidationFailed,
         RotationStepped,
         EnrolmentGranted,
-        EnrolmentWithdrawn,
+        EnrolmentRevoked,
     )
 }

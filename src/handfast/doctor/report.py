@@ -82,6 +82,10 @@ def _reason(reason: Reason) -> Iterator[str]:
 def _certificate(certificate: OfferedCertificate | None) -> Iterator[str]:
     if certificate is None:
         return
+    if not certificate.issuer:  # only named: the inventory has the rest
+        yield _row("certificate", f"see 'handfast cert show {certificate.fingerprint}'")
+        yield _row("  names", ", ".join(certificate.uri_sans))
+        return
     yield _row("certificate", certificate.subject or "no subject")
     yield _row("  names", ", ".join((*certificate.uri_sans, *certificate.dns_sans)) or "none")
     yield _row("  issuer", certificate.issuer)

@@ -45,6 +45,14 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("GET", "/v1/agents/self/world"): {Role.AGENT},
     ("POST", "/v1/agents/self/certificates"): {Role.AGENT},
     ("POST", "/v1/agents/self/report"): {Role.AGENT},
+    ("DELETE", "/v1/agents/{name}"): {Role.OPERATOR},
+    ("GET", "/v1/authorities"): {Role.OPERATOR},
+    ("POST", "/v1/authorities/rotation"): {Role.OPERATOR},
+    ("DELETE", "/v1/authorities/rotation"): {Role.OPERATOR},
+    ("POST", "/v1/authorities/rotation/force"): {Role.OPERATOR},
+    ("GET", "/v1/acme"): {Role.OPERATOR},
+    ("POST", "/v1/acme/keys"): {Role.OPERATOR},
+    ("POST", "/v1/acme/deactivations"): {Role.OPERATOR},
     ("POST", "/v1/est/tokens"): {Role.OPERATOR},
     ("POST", "/v1/est/withdrawals"): {Role.OPERATOR},
     ("GET", "/v1/events"): {Role.OPERATOR},
@@ -63,7 +71,11 @@ def test_every_endpoint_is_decided_on():
 @pytest.mark.parametrize("endpoint", SERVED.values(), ids=lambda e: f"{e.method} {e.path}")
 async def test_an_endpoint_lets_in_whom_it_should_and_nobody_else(endpoint: Endpoint, here: Site):
     """Each role is let in or refused, over TLS, before the body is looked at."""
-    path = endpoint.path.format(serial="0" * 40, fingerprint="0" * 64, id="none") if "{" in endpoint.path else endpoint.path
+    path = (
+        endpoint.path.format(serial="0" * 40, fingerprint="0" * 64, id="none", name="nobody")
+        if "{" in endpoint.path
+        else endpoint.path
+    )
     for role in Role:
         response = await raw(await here.being(role), endpoint.method, path, b"\xff")
         refused = response.status_code >= 400 and problem(response)[1] in {"caller.unknown", "caller.not-allowed"}

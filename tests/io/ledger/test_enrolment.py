@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from handfast.base.events import EnrolmentGranted, EnrolmentWithdrawn
+from handfast.base.events import EnrolmentGranted, EnrolmentRevoked
 from handfast.base.refusal import BadInput
 from handfast.io.database import Database
 from handfast.io.ledger import SqlLedger
@@ -15,7 +15,7 @@ from tests.io.ledger.builders import DAY, HOUR, NOW
 
 def granted(token: str, uses: int = 1, name: str = "sensor") -> EnrolmentGranted:
     return EnrolmentGranted(
-        id=f"g-{token_id(token)}", at=NOW, token=token_id(token), name=name, uses=uses, expires_at=NOW + HOUR,
+        id=f"g-{token_id(token)}", at=NOW, grant=token_id(token), name=name, uses=uses, expires_at=NOW + HOUR,
         requester="uid:0",
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ async def test_withdrawn_tokens_are_gone(ledger: SqlLedger):
     """All tokens of a name that still worked are taken back, and nobody else's."""
     mine, other, spent = await made(ledger), await made(ledger, name="ledger"), await made(ledger)
     assert await ledger.use_enrolment_token(spent, NOW)
-    event = EnrolmentWithdrawn(id="w1", at=NOW, name="sensor", requester="uid:0")
+    event = EnrolmentRevoked(id="w1", at=NOW, name="sensor", requester="uid:0")
     assert await ledger.withdraw_enrolment_tokens(event) == 1
     assert await ledger.use_enrolment_token(mine, NOW) is False
     assert await ledger.use_enrolment_token(other, NOW) is True

@@ -39,6 +39,7 @@ from handfast.io.ports import Clock
 from handfast.sdk.contexts import RotatingSSLContext, anonymous_context, client_context
 from handfast.sdk.front import Front
 from handfast.trust.facts import pem_certificates
+from handfast.trust.renewal import Counting, counting
 
 _log = structlog.get_logger("handfast.agent")
 WATCH_S = 50
@@ -195,13 +196,14 @@ class Agent:
     async def _drop(self) -> None:
         """Use no certificate: the server would refuse an expired one in the handshake, before it could see a token."""
         if self._used:
-            self._context.rotate(anonymous_context(self.config.bundle_pem.encode()))
+            roots = "".join(self._slice.roots) if self._slice else self.config.bundle_pem
+            self._context.rotate(anonymous_context(roots.encode()))
             self._used = None
             await self._api.reconnect()
 
     async def _keep_identity(self) -> None:
         while True:
-            await self._clock.sleep(self._identity.next_look())
+            await self._identity.wait()
             try:
                 await self._ensure_identity()
             except HandfastError as error:
@@ -253,6 +255,10 @@ class Agent:
     async def _take(self, slice_: Slice) -> None:
         self._slice = slice_
         self._known_cas = [der for pem in slice_.issuers for der in pem_certificates(pem)]
+        if slice_.issuers:
+            what_counts = _counting(slice_)
+            self._identity.told(what_counts)
+            self._gateway.told(what_counts)
         await self._gateway.take(slice_)
 
     # Reports
@@ -265,6 +271,13 @@ class Agent:
         async for digest in self._gateway.state.acknowledged.subscribe():
             if digest:
                 await self._reporter.tell(digest)
+
+
+def _counting(slice_: Slice) -> Counting:
+    """Tell which CA issues by now, and which roots are delivered: the first of the slice's issuers is the one that issues."""
+    return counting(
+        pem_certificates(slice_.issuers[0])[0], [der for pem in slice_.roots for der in pem_certificates(pem)]
+    )
 
 
 def build_agent(config: AgentConfig, clock: Clock) -> Agent:

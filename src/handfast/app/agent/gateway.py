@@ -28,6 +28,7 @@ from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
 from handfast.io.xds_state import Rejected
+from handfast.trust.renewal import Counting
 
 _log = structlog.get_logger("handfast.agent")
 ACKNOWLEDGE_S = 30.0
@@ -64,7 +65,14 @@ class GatewayKeeper:
         self._in_force = InForce(EnvoyAdmin(paths.socket("admin")), clock)
         self._program = files("handfast.envoy").joinpath("access.lua").read_text()
         self._kept: dict[str, Kept] = {}
+        self._counting: Counting | None = None
         self._settling: asyncio.Task[None] | None = None
+
+    def told(self, counting: Counting) -> None:
+        """Learn which authority counts now: certificates of another one are renewed early."""
+        self._counting = counting
+        for kept in self._kept.values():
+            kept.told(counting)
 
     async def take(self, slice_: Slice) -> None:
         """Serve a slice: get the certificates that it needs, translate it, publish it."""
@@ -85,9 +93,7 @@ class GatewayKeeper:
         before = self._pairs(slice_)
         self._kept = {name: kept for name, kept in self._kept.items() if name in slice_.world.hosts}
         for name in slice_.world.hosts:
-            kept = self._kept.get(name) or self._kept.setdefault(
-                name, Kept(self._paths.host(name), self._clock, self._ask(name))
-            )
+            kept = self._kept.get(name) or self._begin(name)
             try:
                 await kept.ensure()
                 fault = kept.fault
@@ -96,6 +102,12 @@ class GatewayKeeper:
             if fault:
                 self._findings.find(Reason.RENEWAL_FAILED, {"host": name, "error": fault})
         return self._pairs(slice_) != before
+
+    def _begin(self, name: str) -> Kept:
+        kept = self._kept[name] = Kept(self._paths.host(name), self._clock, self._ask(name))
+        if self._counting:
+            kept.told(self._counting)
+        return kept
 
     def _pairs(self, slice_: Slice) -> dict[str, KeyPair]:
         held = {name: kept.current.value for name, kept in self._kept.items() if name in slice_.world.hosts}

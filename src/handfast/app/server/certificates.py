@@ -137,7 +137,7 @@ async def issue(
         if outcome.reason is Reason.ISSUANCE_MISMATCH:  # recorded with its serial already, as it was signed
             raise Refused(outcome)
         raise await _refused(platform, caller, identity, outcome)
-    return answer(platform, outcome)
+    return answer(outcome)
 
 
 async def _refused(platform: Platform, caller: Caller, identity: SpiffeId, refusal: Refusal) -> Refused:
@@ -153,7 +153,7 @@ async def _refused(platform: Platform, caller: Caller, identity: SpiffeId, refus
     return Refused(refusal)
 
 
-def answer(platform: Platform, issued: IssuedCertificate) -> CertificateAnswer:
+def answer(issued: IssuedCertificate) -> CertificateAnswer:
     """Give what the holder of a new certificate needs."""
     record = issued.record
     return CertificateAnswer(
@@ -163,7 +163,7 @@ def answer(platform: Platform, issued: IssuedCertificate) -> CertificateAnswer:
         not_before=record.not_before,
         not_after=record.not_after,
         chain=issued.chain_pem,
-        bundle=platform.authority.bundle_pem,
+        bundle=issued.bundle_pem,
     )
 
 

@@ -18,7 +18,7 @@ from handfast.app.server.messages import (
     EnrolmentWithdrawalRequest,
 )
 from handfast.app.server.platform import Platform
-from handfast.base.events import EnrolmentGranted, EnrolmentWithdrawn
+from handfast.base.events import EnrolmentGranted, EnrolmentRevoked
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal, Refused
 from handfast.io.ids import new_event_id
@@ -54,7 +54,7 @@ class Enrolment:
         granted = EnrolmentGranted(
             id=new_event_id(),
             at=now,
-            token=token_id(token),
+            grant=token_id(token),
             name=body.name,
             uses=body.uses,
             expires_at=now + timedelta(seconds=body.ttl_seconds),
@@ -62,16 +62,14 @@ class Enrolment:
         )
         await self.platform.ledger.add_enrolment_token(token, granted)
         return EnrolmentTokenAnswer(
-            id=granted.token, token=token, name=body.name, uses=body.uses, expires_at=granted.expires_at
+            id=granted.grant, token=token, name=body.name, uses=body.uses, expires_at=granted.expires_at
         )
 
     async def withdraw_enrolment(
         self, caller: Caller, _: Request, body: EnrolmentWithdrawalRequest
     ) -> EnrolmentWithdrawalAnswer:
         """Take back all enrolment tokens of one workload."""
-        event = EnrolmentWithdrawn(
-            id=new_event_id(), at=self.platform.clock.now(), name=body.name, requester=str(caller)
-        )
+        event = EnrolmentRevoked(id=new_event_id(), at=self.platform.clock.now(), name=body.name, requester=str(caller))
         return EnrolmentWithdrawalAnswer(withdrawn=await self.platform.ledger.withdraw_enrolment_tokens(event))
 
 

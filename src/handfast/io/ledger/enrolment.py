@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from handfast.base.events import EnrolmentGranted, EnrolmentWithdrawn
+from handfast.base.events import EnrolmentGranted, EnrolmentRevoked
 from handfast.base.refusal import BadInput
 from handfast.io.database import Conflict, step
 from handfast.io.ledger.events import MAX_BATCH, Events, bounded, to_micros
@@ -56,7 +56,7 @@ class Enrolment(Events):
         results = await self._db.write(step(sql, _hash(token), to_micros(now)))
         return results[0].count == 1
 
-    async def withdraw_enrolment_tokens(self, event: EnrolmentWithdrawn) -> int:
+    async def withdraw_enrolment_tokens(self, event: EnrolmentRevoked) -> int:
         """Forget all tokens of a name that could still be used, and give how many there were."""
         delete = step("delete from enrolment_tokens where name = $1 and uses_left > 0 and expires_at > $2",
                       event.name, to_micros(event.at))  # fmt: skip
