@@ -130,7 +130,7 @@ def _unbound(resources: Resources) -> None:
 # By chance
 
 _TEXTS = (
-    b"a", b"b.c", b"Acme", b"Acme Ltd", b"..", b".", b"", b"a/b", b"a/../payments", b"a\0b", b"x" * 300, b"*", b"payments",
+    b"a", b"a", b"a", b"b.c", b"b.c", b"Acme", b"Acme", b"Acme Ltd", b"..", b".", b"", b"a/b", b"a/../payments", b"a\0b", b"x" * 300, b"*", b"payments",
     "Jürgen".encode(), b"team/a", b"a_b-c.d", b"ACME", b"a b",
 )  # fmt: skip
 _KINDS = (CN, CN, CN, ORG, ORG, OU, OU, COUNTRY, SERIAL, "0.9.2342.19200300.100.1.1", "2.5.4.8", "2.5.4.7", "2.5.4.12")

@@ -215,14 +215,14 @@ def test_names_are_given_alike(tmp_path: Path):
         "beta": {"roots_pem": roots_pem(BETA), "identities": [*some_rules(chance, "beta"), *BETA_RULES]},
     }
     with stage(tmp_path, OWN, both) as gate:
-        for _ in range(DRAFTS):
+        while sum(met.values()) < DRAFTS or (met["named"] < 20 and sum(met.values()) < 10 * DRAFTS):
             shown = forge(chance.choice((ACME, BETA, BETA)), a_draft(chance))
             expected, found = gate.judged(shown), outcome(gate, shown)
             if found is not Tls.AT_THE_CLIENT:
                 assert found == str(expected), f"seed {seed}: {both} {shown.der.hex()}"
             met["named" if isinstance(expected, SpiffeId) else expected] += 1
     assert {"named", Reason.IDENTITY_NO_MAPPING, Reason.IDENTITY_NAME_UNUSABLE} <= set(met), f"seed {seed}: {met}"
-    assert met["named"] > DRAFTS / 20, f"seed {seed}: {met}"
+    assert met["named"] >= 20, f"seed {seed}: {met}"
 
 
 # Revocation
