@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.clients import Connection, curl
 from tests.e2e.echo import LOOPBACK
-from tests.e2e.platform import Client, Platform
+from tests.e2e.platform import Client, Platform, wait_for
 from tests.e2e.world import COUNTED
 from tests.support.pki import Files
 
@@ -179,7 +179,7 @@ def speak_plainly(platform: Platform) -> None:
 
 def test_metrics_show_how_things_stand(platform: Platform):
     """Gauges tell ends of authorities, certificates by state, and that the agent is current."""
+    wait_for("the agent to be current", lambda: counted(platform)["handfast_agent_current", "local"] == 1, 5.0)
     now = counted(platform)
-    assert now["handfast_agent_current", "local"] == 1
     assert now["handfast_certificates", "issued"] >= 3
     assert now["handfast_authority_expiry_seconds", "root"] > now["handfast_authority_expiry_seconds", "issuing"]

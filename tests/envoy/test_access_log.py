@@ -126,6 +126,24 @@ def test_an_identity_is_one_whole_spiffe_id(sans: str, identity: str):
     assert denied(code="policy.denied", identity=sans).identity == identity
 
 
+def test_where_others_authorities_count_a_certificate_names_nobody():
+    """A partner's CA may write any SPIFFE id: at such a host only the access check's word is an identity."""
+    rows = [
+        {"row": "connection", "handshake_us": 900, "fingerprint": "ab"},
+        {"row": "request", "code": "policy.denied", "status": 403},
+    ]
+    for row in rows:
+        line = json.dumps(
+            {"start": "2026-11-21T04:00:00Z", "filter_chain": "api", "uri_sans": PAYMENTS, **row}
+        ).encode()
+        for partners_at, identity in ((set(), PAYMENTS), ({"api"}, "")):
+            event = read_row(line, gateway="gw", explain=words_alone, event_id="e1", partners_at=partners_at)
+            assert isinstance(event, ConnectionEnded | RequestDenied)
+            assert event.identity == identity
+    checked = denied(filter_chain="api", code="policy.denied", identity=PAYMENTS)
+    assert checked.identity == PAYMENTS
+
+
 def test_names_are_bounded_in_number_and_length():
     """A certificate with a hundred names does not make a record of a hundred names."""
     event = connection(fingerprint="ab", dns_sans=",".join(["n" * 2000] * 100))

@@ -10,7 +10,7 @@ A row holds texts that strangers chose. They are cut to 1,024 characters, and no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import unquote
@@ -147,23 +147,26 @@ class _Row(msgspec.Struct, kw_only=True):
 _DECODER = msgspec.json.Decoder(_Row)
 
 
-def read_row(line: bytes, *, gateway: str, explain: Explain, event_id: str) -> Event | None:
+def read_row(
+    line: bytes, *, gateway: str, explain: Explain, event_id: str, partners_at: Container[str] = ()
+) -> Event | None:
     """Read one line of the access log.
 
     Gives `HandshakeRefused`, `ConnectionEnded`, `RequestDenied` or `RequestReported`; None for a request that nobody refused,
-    and for the lesser of two rows about one connection. A request's event has the id that the client got, all others ``event_id``.
+    and for the lesser of two rows about one connection. ``partners_at`` are the hosts that trust other authorities, too: what a
+    certificate there says of itself is no identity, the access check alone gives one. A request's event has the id that the client got, all others ``event_id``.
 
     Raises:
         BadInput: it is no row of ours, or larger than 2 MiB.
     """
     row = _decode(line)
     if row.row == "request":
-        return _request(row, gateway, event_id)
+        return _request(row, gateway, event_id, partners_at)
     finished, told_in_full = row.handshake_us is not None, bool(_text(row.failure))
     if row.row == "failed":
         return None if finished else _refused(row, gateway, explain, event_id)
     if finished:
-        return _ended(row, gateway, event_id)
+        return _ended(row, gateway, event_id, partners_at)
     return None if told_in_full else _refused(row, gateway, explain, event_id)
 
 
@@ -301,7 +304,12 @@ def _refused(row: _Row, gateway: str, explain: Explain, event_id: str) -> Handsh
     )
 
 
-def _ended(row: _Row, gateway: str, event_id: str) -> ConnectionEnded:
+def _claimed(row: _Row, partners_at: Container[str]) -> str:
+    """Give the identity that a certificate claims, where the authority that vouched for it can only be ours."""
+    return "" if _text(row.filter_chain) in partners_at else _identity(row.uri_sans)
+
+
+def _ended(row: _Row, gateway: str, event_id: str, partners_at: Container[str]) -> ConnectionEnded:
     return ConnectionEnded(
         id=event_id,
         at=_end(row),
@@ -311,7 +319,7 @@ def _ended(row: _Row, gateway: str, event_id: str) -> ConnectionEnded:
         peer=_text(row.peer),
         server_name=_text(row.server_name),
         tls_version=_text(row.tls_version),
-        identity=_identity(row.uri_sans),
+        identity=_claimed(row, partners_at),
         certificate=_offered(row),
         duration_ms=_count(row.duration_ms, _MOST_MS),
         bytes_received=_count(row.bytes_received),
@@ -328,7 +336,7 @@ _FROM_SERVICE = "via_upstream"
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def _request(row: _Row, gateway: str, event_id: str) -> RequestDenied | None:
+def _request(row: _Row, gateway: str, event_id: str, partners_at: Container[str]) -> RequestDenied | None:
     reason = _why(row)
     if reason is None:
         return None
@@ -344,7 +352,7 @@ def _request(row: _Row, gateway: str, event_id: str) -> RequestDenied | None:
         peer=_text(row.peer),
         status=_count(row.status, 999),
         reason=reason,
-        identity=_identity(row.identity) or _identity(row.uri_sans),
+        identity=_identity(row.identity) or _claimed(row, partners_at),
         revision=_text(row.revision),
         certificate=_offered(row),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handfast.app.agent.findings import Findings
-from handfast.app.agent.reporting import COUNT_EVERY_S, MOST_FINDINGS_BYTES, RETRY_S, Reporter
+from handfast.app.agent.reporting import COUNT_EVERY_S, MOST_FINDINGS_BYTES, RETRY_S, Known, Reporter
 from handfast.app.server.messages import AgentReport
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, HandfastError, Unavailable
@@ -87,7 +87,7 @@ class Bench:
             send=self.server.take,
             admin=EnvoyAdmin(self.directory / "admin.sock"),
             log=self.directory / "access.log",
-            known_cas=list,
+            known=Known(),
             findings=self.findings,
         )
 

@@ -6,7 +6,7 @@ import pytest
 
 from handfast.app.server.discovery import Discovery, discovered
 from handfast.app.server.inventory_messages import InventoryList, InventoryRow
-from handfast.base.events import ConnectionEnded, Event, HandshakeRefused, OfferedCertificate
+from handfast.base.events import Event, HandshakeRefused, OfferedCertificate, RequestDenied, RequestReported
 from handfast.base.reasons import Reason
 from handfast.io.ledger import inventory
 from tests.app.sites import DOMAIN, Site
@@ -18,10 +18,11 @@ OFFERED = OfferedCertificate(
 )  # fmt: skip
 
 
-def ended(number: int, offered: OfferedCertificate | None = OFFERED) -> ConnectionEnded:
-    return ConnectionEnded(
-        id=f"c{number}", at=START, gateway="edge", listener="l", host="h", peer="192.0.2.1:1", server_name="h", tls_version="",
-        certificate=offered,
+def denied(number: int, offered: OfferedCertificate | None = OFFERED) -> RequestDenied:
+    what = RequestDenied if number % 2 else RequestReported
+    return what(
+        id=f"c{number}", at=START, gateway="edge", host="h", route="/", method="GET", path="/", peer="192.0.2.1:1", status=403,
+        reason=Reason.POLICY_NO_MATCH, identity="", revision="1", certificate=offered,
     )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ async def tell(site: Site, *events: Event) -> None:
 
 async def test_a_partner_s_client_is_discovered(here: Site):
     """By the platform itself, once, however often it comes."""
-    await here.server.platform.ledger.append([ended(n) for n in range(3)])
+    await here.server.platform.ledger.append([denied(n) for n in range(3)])
     async with asyncio.timeout(5):
         while not (rows := await listed(here)):
             await asyncio.sleep(0.01)
@@ -50,12 +51,12 @@ async def test_a_partner_s_client_is_discovered(here: Site):
         "CN=Partner",
         "gateway:edge",
     )
-    await tell(here, ended(4))
+    await tell(here, denied(4))
     assert len(await listed(here)) == 1
 
 
 async def test_what_a_stranger_shows_is_not(here: Site):
-    """A refused handshake fills no inventory, and a connection without a certificate neither."""
+    """A refused handshake fills no inventory, and a request without a certificate neither."""
     refused = HandshakeRefused(
         id="r",
         at=START,
@@ -65,7 +66,7 @@ async def test_what_a_stranger_shows_is_not(here: Site):
         reason=Reason.CERT_EXPIRED,
         certificate=OFFERED,
     )
-    await tell(here, refused, ended(1, None))
+    await tell(here, refused, denied(1, None))
     assert await listed(here) == []
 
 
@@ -73,14 +74,14 @@ async def test_what_is_ours_is_in_the_list_already(here: Site):
     """By its identity, and where that says nothing by its fingerprint."""
     held = (await here.issue("a")).leaf
     named = replace(OFFERED, uri_sans=(f"spiffe://{DOMAIN}/a",))
-    await tell(here, ended(1, named), ended(2, replace(OFFERED, fingerprint=held.fingerprint)))
+    await tell(here, denied(1, named), denied(2, replace(OFFERED, fingerprint=held.fingerprint)))
     assert await listed(here) == []
 
 
 async def test_the_discovered_are_bounded_and_forgotten(here: Site, monkeypatch: pytest.MonkeyPatch):
     """An authority that is not ours cannot fill the disk; what was imported stays."""
     monkeypatch.setattr(inventory, "MOST_DISCOVERED", 2)
-    await tell(here, *(ended(n, replace(OFFERED, fingerprint=f"{n:064}")) for n in range(4)))
+    await tell(here, *(denied(n, replace(OFFERED, fingerprint=f"{n:064}")) for n in range(4)))
     assert len(await listed(here)) == 2
     assert await here.server.platform.ledger.forget_discovered(START) == 0
     assert await here.server.platform.ledger.forget_discovered(START + timedelta(days=40000)) == 2

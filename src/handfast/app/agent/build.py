@@ -13,7 +13,7 @@ from handfast.access.slice import Slice, parse_slice
 from handfast.app.agent.findings import Findings
 from handfast.app.agent.gateway import GatewayKeeper
 from handfast.app.agent.paths import AgentPaths
-from handfast.app.agent.reporting import Reporter
+from handfast.app.agent.reporting import Known, Reporter
 from handfast.app.agent.session import Sessions
 from handfast.app.client import Api
 from handfast.app.keeping import Ask, Kept
@@ -79,7 +79,7 @@ class Agent:
         self._context = RotatingSSLContext(anonymous_context(config.bundle_pem.encode()))
         self._api = Api.remote(config.server_url, self._context)
         self._slice: Slice | None = None
-        self._known_cas: list[bytes] = []
+        self._known = Known()
         self._used: Credential | None = None
         self._admin = EnvoyAdmin(paths.socket("admin"))
         by = config.trust_domain.id(f"{GATEWAY_NAME}{config.name}")
@@ -91,7 +91,7 @@ class Agent:
             send=self._send,
             admin=self._admin,
             log=paths.access_log,
-            known_cas=lambda: self._known_cas,
+            known=self._known,
             findings=self._findings,
         )
         self._ads = AdsServer()
@@ -254,12 +254,18 @@ class Agent:
 
     async def _take(self, slice_: Slice) -> None:
         self._slice = slice_
-        self._known_cas = [der for pem in slice_.issuers for der in pem_certificates(pem)]
+        self._learn(slice_)
         if slice_.issuers:
             what_counts = _counting(slice_)
             self._identity.told(what_counts)
             self._gateway.told(what_counts)
         await self._gateway.take(slice_)
+
+    def _learn(self, slice_: Slice) -> None:
+        """Keep what explains a chain, and at which hosts a name in a certificate is no identity of ours."""
+        partners = [ca.der for one in slice_.world.authorities.values() for ca in one.cas]
+        self._known.cas = [*(der for pem in slice_.issuers for der in pem_certificates(pem)), *partners]
+        self._known.partners_at |= {name for name, host in slice_.world.hosts.items() if host.clients.partners}
 
     # Reports
 

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import accumulate
 from pathlib import Path
@@ -36,8 +37,18 @@ RETRY_S = 1.0
 MOST_FINDINGS_BYTES = 48 * 1024
 
 Send = Callable[[AgentReport], Awaitable[None]]
-KnownCas = Callable[[], Sequence[bytes]]
-"""Gives the DER of the CA certificates that explain chains."""
+
+
+@dataclass(slots=True)
+class Known:
+    """What the reader of the log knows of the slices so far.
+
+    ``cas`` are the CA certificates (DER) that explain chains. ``partners_at`` are the hosts that trust other authorities, or once did:
+    rows about connections of before come later.
+    """
+
+    cas: Sequence[bytes] = ()
+    partners_at: frozenset[str] = frozenset()
 
 
 class Reporter:
@@ -51,11 +62,11 @@ class Reporter:
         send: Send,
         admin: EnvoyAdmin,
         log: Path,
-        known_cas: KnownCas,
+        known: Known,
         findings: Findings,
     ) -> None:
         """Follow ``log`` from where it was left."""
-        self._name, self._clock, self._send, self._admin, self._known_cas = name, clock, send, admin, known_cas
+        self._name, self._clock, self._send, self._admin, self._known = name, clock, send, admin, known
         self._tail = Tail(log, position_file=log.with_suffix(".position"))
         self._findings = findings
         self._counted: dict[Kind, int] = {}
@@ -72,13 +83,19 @@ class Reporter:
 
     def _read(self, line: bytes) -> Event | None:
         try:
-            return read_row(line, gateway=self._name, explain=self._explain, event_id=_name_of(line))
+            return read_row(
+                line,
+                gateway=self._name,
+                explain=self._explain,
+                event_id=_name_of(line),
+                partners_at=self._known.partners_at,
+            )
         except BadInput as error:
             _log.warning("row.unreadable", error=str(error))
             return None
 
     def _explain(self, report: FailureReport, offered_pem: str) -> Refusal:
-        return verdict(report, offered_pem, self._known_cas(), self._clock.now())
+        return verdict(report, offered_pem, self._known.cas, self._clock.now())
 
     async def _reopen(self) -> None:
         try:

@@ -1,7 +1,8 @@
-"""Others' certificates that clients were let in with, put into the inventory as they are seen.
+"""Others' certificates, put into the inventory as they are seen.
 
-Decides what counts as seen: a connection that ended after its handshake had succeeded, so that its certificate was verified
-against an authority that a host trusts. What failed handshakes show is whatever a stranger likes, and is passed over.
+Decides what counts as seen: a request that was refused or reported, which came after a handshake, so that its certificate was
+verified against an authority that a host trusts. What failed handshakes show is whatever a stranger likes, and is passed over;
+the record of a good connection is too small to watch by.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from datetime import datetime
 
 from handfast.app.server.platform import Platform
-from handfast.base.events import ConnectionEnded, OfferedCertificate, kind
+from handfast.base.events import OfferedCertificate, RequestDenied, RequestReported, kind
 from handfast.io.ledger import WatchedRecord
 from handfast.io.ledger.inventory import DISCOVERED
 
@@ -18,7 +19,7 @@ PAGE = 500
 _REMEMBERED = 10_000
 _LONGEST = 512
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ENDED = [kind(ConnectionEnded)]
+_SEEN_BY = [kind(RequestDenied), kind(RequestReported)]
 
 
 class Discovery:
@@ -30,15 +31,15 @@ class Discovery:
         self._seen: set[str] = set()
 
     async def follow(self) -> None:
-        """Look at connections as they end, for ever."""
+        """Look at requests as they are recorded, for ever."""
         async for _ in self._platform.ledger.event_head.subscribe():
             await self.catch_up()
 
     async def catch_up(self) -> None:
         """Look at what is new."""
-        while page := await self._platform.ledger.page(self._after, PAGE, _ENDED):
+        while page := await self._platform.ledger.page(self._after, PAGE, _SEEN_BY):
             for seq, event in page:
-                if isinstance(event, ConnectionEnded) and event.certificate:
+                if isinstance(event, RequestDenied) and event.certificate:
                     await self._look(event.certificate, event.gateway)
                 self._after = seq
 

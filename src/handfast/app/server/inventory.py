@@ -132,6 +132,7 @@ def inventory_row(found: Found, now: datetime, *, certificate: bool = False) -> 
         serial=record.serial,
         name=record.name,
         dns=list(record.dns),
+        identity=record.identity if isinstance(record, CertificateRecord) else "",
         state=_state(record, now),
         not_before=record.not_before,
         not_after=record.not_after,

@@ -28,6 +28,7 @@ class InventoryRow(Message):
     serial: str
     name: str
     dns: list[str]
+    identity: str
     state: str
     not_before: datetime
     not_after: datetime
