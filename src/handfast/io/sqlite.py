@@ -14,7 +14,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from handfast.io.migrations import HISTORY, Migration, load, pending
 OLDEST_SQLITE = (3, 35, 0)  # `returning`
 BUSY_SECONDS = 2.0
 MAX_GROUP = 256
+_OPENING_PAUSES = (0.1, 0.3, 1.0)
 _PARAMETER = re.compile(r"\$(\d+)")
 _TAKEN = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID}
 _ENVIRONMENT = {
@@ -54,17 +55,28 @@ class SqliteDatabase(Database):
     async def open(cls, path: Path, migrations: Sequence[Migration] | None = None) -> SqliteDatabase:
         """Open the file, made with mode 0600 where it is missing, and bring its schema up to date.
 
+        Several may open it at once. SQLite gives some of them up at once where waiting could be a deadlock, so they try again.
+
         Raises:
             BadInput: it is no database, cannot be used as one, or was written by a newer version.
             Unavailable: another process holds it.
         """
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise BadInput(f"SQLite {sqlite3.sqlite_version} is too old", hint="use a Python with SQLite 3.35 or later")
+        known = load() if migrations is None else migrations
+        for pause in _OPENING_PAUSES:
+            with suppress(Unavailable):
+                return cls._opened(path, known)
+            await asyncio.sleep(pause)
+        return cls._opened(path, known)
+
+    @classmethod
+    def _opened(cls, path: Path, known: Sequence[Migration]) -> SqliteDatabase:
         try:
             _secure(path)
             with ExitStack() as opened:
                 writer = opened.enter_context(closing(_connect(path)))
-                migrate(writer, load() if migrations is None else migrations)
+                migrate(writer, known)
                 reader = opened.enter_context(closing(_connect(path)))
                 reader.execute("pragma query_only = on")
                 opened.pop_all()
