@@ -5,9 +5,9 @@ Run ``python -m handfast.app.reference`` in the repository after a change.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -79,7 +79,9 @@ def _api() -> str:
 
 def main() -> None:
     """Write the pages."""
-    directory = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/reference")
+    parser = argparse.ArgumentParser(prog="python -m handfast.app.reference", description="Write the reference pages.")
+    parser.add_argument("directory", nargs="?", type=Path, default=Path("docs/reference"))
+    directory: Path = parser.parse_args().directory
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (directory / name).write_text(text)
