@@ -37,12 +37,12 @@ from handfast.app.server.messages import CertificateAnswer
 from handfast.app.server.metrics import Metrics
 from handfast.app.server.partners import PartnerSlices
 from handfast.app.server.platform import Platform
-from handfast.app.server.revocations import Revocations
+from handfast.app.server.revocations import Revocations, revoked_event
 from handfast.app.server.rotation import Rotation
 from handfast.app.server.rotation_api import RotationApi
 from handfast.app.server.status import NO_STATUS, Status, StatusConfig, settle
 from handfast.app.server.worlds import Worlds, authorities
-from handfast.base.events import CertificateRevoked, Event
+from handfast.base.events import Event
 from handfast.base.refusal import Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io import audit
@@ -52,7 +52,6 @@ from handfast.io.database import Database
 from handfast.io.databases import open_database
 from handfast.io.files import explained
 from handfast.io.generations import Generations
-from handfast.io.ids import new_event_id
 from handfast.io.issuance import Issuance
 from handfast.io.ledger import SqlLedger
 from handfast.io.ledger.rotation import Rotations
@@ -174,15 +173,7 @@ class Server:
         now, ledger = self.platform.clock.now(), self.platform.ledger
         interrupted = await ledger.interrupted(now - INTERRUPTED_AFTER)
         events = [
-            CertificateRevoked(
-                id=new_event_id(),
-                at=now,
-                serial=record.serial,
-                fingerprint=record.fingerprint,
-                identity=record.identity,
-                crl_reason=RevocationReason.UNSPECIFIED.value,
-                requester="server: its issuance was interrupted",
-            )
+            revoked_event(record, RevocationReason.UNSPECIFIED, "server: its issuance was interrupted", now)
             for record in interrupted
         ]
         await ledger.revoke([r.serial for r in interrupted], now, RevocationReason.UNSPECIFIED.value, events)

@@ -92,7 +92,7 @@ class Revocations:
     async def _revoke(
         self, targets: Sequence[CertificateRecord], reason: RevocationReason, caller: Caller, now: datetime
     ) -> list[CertificateRow]:
-        events = [_revoked_event(record, reason, caller, now) for record in targets]
+        events = [revoked_event(record, reason, str(caller), now) for record in targets]
         changed = set(await self.platform.ledger.revoke([r.serial for r in targets], now, reason.value, events))
         await self.platform.slices.refresh()
         done = [
@@ -154,9 +154,10 @@ def revocation_reason(text: str) -> RevocationReason:
     raise BadInput(f"{text!r} is not a revocation reason", key="reason", hint=known)
 
 
-def _revoked_event(
-    record: CertificateRecord, reason: RevocationReason, caller: Caller, now: datetime
+def revoked_event(
+    record: CertificateRecord, reason: RevocationReason, requester: str, now: datetime
 ) -> CertificateRevoked:
+    """Make the event of a certificate's revocation."""
     return CertificateRevoked(
         id=new_event_id(),
         at=now,
@@ -164,5 +165,5 @@ def _revoked_event(
         fingerprint=record.fingerprint,
         identity=record.identity,
         crl_reason=reason.value,
-        requester=str(caller),
+        requester=requester,
     )

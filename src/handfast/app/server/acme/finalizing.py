@@ -16,7 +16,8 @@ from handfast.app.server.acme.answers import Told, json, moment, nothing_there, 
 from handfast.app.server.acme.orders import Orders
 from handfast.app.server.acme.requests import Asked, ours
 from handfast.app.server.platform import Platform
-from handfast.base.events import AcmeOrderFinalized, CertificateRefused, CertificateRevoked
+from handfast.app.server.revocations import revoked_event
+from handfast.base.events import AcmeOrderFinalized, CertificateRefused
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused
 from handfast.base.windows import Window
@@ -173,15 +174,8 @@ class Finalizing:
 
     async def _revoke(self, record: CertificateRecord, reason: RevocationReason, asked: Asked) -> None:
         now = self.platform.clock.now()
-        event = CertificateRevoked(
-            id=new_event_id(),
-            at=now,
-            serial=record.serial,
-            fingerprint=record.fingerprint,
-            identity=record.identity,
-            crl_reason=reason.value,
-            requester=asked.account.requester if asked.account else "its own key, by ACME",
-        )
+        requester = asked.account.requester if asked.account else "its own key, by ACME"
+        event = revoked_event(record, reason, requester, now)
         await self.platform.ledger.revoke([record.serial], now, reason.value, [event])
         await self.platform.slices.refresh()
 
