@@ -73,7 +73,7 @@ async def test_watching_ends_with_the_rotation(here: Site, monkeypatch: pytest.M
     while len(here.server.platform.rotation.rows) == 1:
         await asyncio.sleep(0.01)
     for _ in range(20):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)  # forty looks: each stage has to be there for one of them, on a busy machine, too
         await settle(here)
         if watching.done():
             break
