@@ -31,11 +31,16 @@ async def handfast(*words: str) -> Shown:
 async def settle(here: Site) -> None:
     """Let the time pass that every step needs, and the server's own certificate be renewed."""
     for _ in range(12):
-        here.clock.set(here.clock.now() + 2 * SETTLE)
-        await here.clock.advance(0)
-        await here.server._renew()
-        await here.server.platform.rotation.go_on()
-        await here.clock.advance(0)
+        await turn(here)
+
+
+async def turn(here: Site) -> None:
+    """Let the time pass that one step needs."""
+    here.clock.set(here.clock.now() + 2 * SETTLE)
+    await here.clock.advance(0)
+    await here.server._renew()
+    await here.server.platform.rotation.go_on()
+    await here.clock.advance(0)
 
 
 async def test_a_session_reads_as_it_did(here: Site, golden: Callable[[str, str], None]):
@@ -72,9 +77,9 @@ async def test_watching_ends_with_the_rotation(here: Site, monkeypatch: pytest.M
     watching = asyncio.create_task(handfast("ca", "rotate", "--watch", "--json"))
     while len(here.server.platform.rotation.rows) == 1:
         await asyncio.sleep(0.01)
-    for _ in range(20):
-        await asyncio.sleep(0.4)  # forty looks: each stage has to be there for one of them, on a busy machine, too
-        await settle(here)
+    for _ in range(40):
+        await asyncio.sleep(0.1)  # ten looks at each stage
+        await turn(here)
         if watching.done():
             break
     shown = await asyncio.wait_for(watching, 10)
