@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +18,31 @@ def test_envoy_learns_all_from_its_agent(node: str, name: str):
     """Who it is and which socket to ask is all that is written down: no listener, cluster, key or policy of its own."""
     given_: Any = json.loads(json.dumps(bootstrap(node=node, ads_socket=f"/run/{name}.sock")))
     assert given_["node"] == {"id": node, "cluster": "handfast"}
-    assert given_.keys() == {"node", "dynamic_resources", "layered_runtime", "overload_manager"}
+    assert given_.keys() == {"node", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config"}
     (service,) = given_["dynamic_resources"]["ads_config"]["grpc_services"]
     assert service["google_grpc"]["target_uri"] == f"unix:/run/{name}.sock"
     for kind in ("lds_config", "cds_config"):
         assert given_["dynamic_resources"][kind] == {"ads": {}, "resource_api_version": "V3"}
+
+
+@pytest.mark.parametrize(
+    ("stat", "kept"),
+    [
+        ("listener.127.0.0.1_8443.ssl.ciphers.TLS_AES_128_GCM_SHA256", False),
+        ("listener.127.0.0.1_8443.ssl.versions.TLSv1.3", False),
+        ("listener.127.0.0.1_8443.downstream_cx_length_ms", False),
+        ("listener.127.0.0.1_8443.ssl.handshake", True),
+        ("listener.127.0.0.1_8443.downstream_cx_total", True),
+        ("listener_manager.listener_create_success", True),
+        ("handfast.requests.identity.spiffe_//x/y.ssl.versions.z", True),
+        ("cluster.ssl_ciphers.upstream_cx_total", True),
+    ],
+)
+def test_what_the_record_says_is_not_counted_too(stat: str, *, kept: bool):
+    """Counters by cipher and curve are left out, and none that the agent or an operator reads."""
+    given_: Any = bootstrap(node="gw", ads_socket="/run/ads.sock")
+    (pattern,) = given_["stats_config"]["stats_matcher"]["exclusion_list"]["patterns"]
+    assert (re.fullmatch(pattern["safe_regex"]["regex"], stat) is None) == kept
 
 
 def test_connections_are_bounded():

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from handfast.envoy import types
-from handfast.envoy.bootstrap import RUNTIME
+from handfast.envoy.bootstrap import RUNTIME, UNCOUNTED
 
 
 def _inline_tls(tls: dict[str, Any], secrets: dict[str, Any]) -> None:
@@ -35,6 +35,7 @@ def static_bootstrap(resources: dict[str, dict[str, Any]], admin: str | None = N
     bootstrap: dict[str, Any] = {
         "node": {"id": "test", "cluster": "test"},
         "layered_runtime": RUNTIME,
+        "stats_config": UNCOUNTED,
         "static_resources": {
             "clusters": list(resources[types.CLUSTER].values()),
             "listeners": list(resources[types.LISTENER].values()),

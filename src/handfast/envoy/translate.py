@@ -247,7 +247,7 @@ def _http_manager(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
                 "name": _check_name(host),
                 "config_discovery": {"config_source": _ADS, "type_urls": [types.LUA]},
             },
-            {"name": "router", "typed_config": {"@type": types.ROUTER, "suppress_envoy_headers": True}},
+            _router(),
         ],
         "use_remote_address": True,
         "normalize_path": True,
@@ -261,6 +261,14 @@ def _http_manager(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
         "early_header_mutation_extensions": [_strip(headers)],
         "local_reply_config": LOCAL_REPLIES,
         "access_log": request_logs(gateway.access_log, partners=bool(host.clients.partners)),
+    }
+
+
+def _router() -> Resource:
+    """Pass requests on. Counters by response class and service cost each request 5 µs; those of the listener say it as well."""
+    return {
+        "name": "router",
+        "typed_config": {"@type": types.ROUTER, "suppress_envoy_headers": True, "dynamic_stats": False},
     }
 
 
