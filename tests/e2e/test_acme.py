@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -34,11 +35,12 @@ workloads:
   certbot: {{dns: [certbot.internal]}}
   lego: {{dns: [lego.internal, www.lego.internal], ttl: 2h}}
   caddy: {{dns: [caddy.internal]}}
+  acmesh: {{dns: [acmesh.internal]}}
 hosts:
   {HOST}:
     listen: {LOOPBACK}:{gateway}
     clients: {{certificate: required}}
-    routes: [{{path: /, upstream: "{service}", allow: [certbot]}}]
+    routes: [{{path: /, upstream: "{service}", allow: [certbot, acmesh]}}]
 """
 
 
@@ -76,7 +78,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory, echo: Echo) -> Iterator[Site]:
     """Give a platform whose resolver says that the workloads' names are here."""
     gateway, http_port, tls_port, names = free_port(), free_port(), free_port(), Names()
-    for name in ("certbot", "lego", "www.lego", "caddy"):
+    for name in ("certbot", "lego", "www.lego", "caddy", "acmesh"):
         names.records[f"{name}.internal", "A"] = [LOOPBACK]
     running = Platform(tmp_path_factory.mktemp("acme"), world(gateway, echo.url), gateway)
     host, port = names.address
@@ -226,6 +228,30 @@ def test_lego_is_told_why_not(site: Site, tmp_path: Path):
     assert "urn:ietf:params:acme:error:connection" in said
     told = site.platform.events("acme.validation.failed")[-1]
     assert (told["dns"], told["reason"]) == ("lego.internal", "acme.unreachable")
+
+
+@pytest.mark.skipif(
+    shutil.which("acme.sh") is None, reason="acme.sh is not installed; Debian has it from version 13 on"
+)
+@pytest.mark.parametrize("challenge", ["standalone", "alpn"])
+def test_acme_sh_obtains_renews_and_revokes(challenge: str, site: Site, tmp_path: Path):
+    """The client in shell, over http-01 and over tls-alpn-01; what it obtains opens the gateway."""
+    key_id, hmac_key = site.key("acmesh")
+    where = ["acme.sh", "--home", str(tmp_path), "--server", site.directory, "--ca-bundle", str(site.platform.ca)]
+    ports = ["--httpport", str(site.http_port), "--tlsport", str(site.tls_port), "--local-address", LOOPBACK]
+    site.run(*where, "--register-account", "--eab-kid", key_id, "--eab-hmac-key", hmac_key)
+    site.run(*where, "--issue", "-d", "acmesh.internal", f"--{challenge}", *ports, "--keylength", "ec-256")
+    live = tmp_path / "acmesh.internal_ecc"
+    chain, key = live / "fullchain.cer", live / "acmesh.internal.key"
+    first = leaf_of(chain)
+    assert sans(first) == (["spiffe://example.org/acmesh"], ["acmesh.internal"])
+    assert opens(site, chain, key) == 200
+    site.run(*where, "--renew", "-d", "acmesh.internal", "--ecc", "--force", *ports)
+    second = leaf_of(chain)
+    assert second.serial_number != first.serial_number
+    site.run(*where, "--revoke", "-d", "acmesh.internal", "--ecc", "--revoke-reason", "4")
+    assert (state_of(site, first), state_of(site, second)) == ("issued", "revoked")
+    wait_for("refusal", lambda: _refused(site, chain, key))
 
 
 @pytest.fixture
