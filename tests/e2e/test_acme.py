@@ -235,18 +235,21 @@ def test_lego_is_told_why_not(site: Site, tmp_path: Path):
 )
 @pytest.mark.parametrize("challenge", ["standalone", "alpn"])
 def test_acme_sh_obtains_renews_and_revokes(challenge: str, site: Site, tmp_path: Path):
-    """The client in shell, over http-01 and over tls-alpn-01; what it obtains opens the gateway."""
+    """The client in shell, with a profile and with renewal information (RFC 9773): its renewal names what it replaces."""
     key_id, hmac_key = site.key("acmesh")
     where = ["acme.sh", "--home", str(tmp_path), "--server", site.directory, "--ca-bundle", str(site.platform.ca)]
     ports = ["--httpport", str(site.http_port), "--tlsport", str(site.tls_port), "--local-address", LOOPBACK]
     site.run(*where, "--register-account", "--eab-kid", key_id, "--eab-hmac-key", hmac_key)
-    site.run(*where, "--issue", "-d", "acmesh.internal", f"--{challenge}", *ports, "--keylength", "ec-256")
+    site.run(*where, "--issue", "-d", "acmesh.internal", f"--{challenge}", *ports, "--cert-profile", "short")
     live = tmp_path / "acmesh.internal_ecc"
     chain, key = live / "fullchain.cer", live / "acmesh.internal.key"
     first = leaf_of(chain)
     assert sans(first) == (["spiffe://example.org/acmesh"], ["acmesh.internal"])
     assert opens(site, chain, key) == 200
-    site.run(*where, "--renew", "-d", "acmesh.internal", "--ecc", "--force", *ports)
+    assert (first.not_valid_after_utc - first.not_valid_before_utc).total_seconds() <= 3600 + 60
+    said = site.run(*where, "--renew", "-d", "acmesh.internal", "--ecc", "--force", "--debug", *ports)
+    assert "Adding ARI replaces" in said
+    assert "rejected by CA" not in said
     second = leaf_of(chain)
     assert second.serial_number != first.serial_number
     site.run(*where, "--revoke", "-d", "acmesh.internal", "--ecc", "--revoke-reason", "4")
