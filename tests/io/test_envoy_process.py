@@ -109,13 +109,13 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path, name: str):
 @pytest.mark.e2e
 async def test_the_version_is_read():
     """The Envoy that we test with must be new enough."""
-    assert tuple(int(n) for n in (await check_version(find_envoy())).split(".")) >= (1, 36)
+    assert tuple(int(n) for n in (await check_version(find_envoy())).split(".")) >= (1, 40)
 
 
 @pytest.mark.parametrize(
     ("says", "complaint"),
     [
-        ("envoy  version: abc/1.35.9/Clean/RELEASE/BoringSSL", "too old"),
+        ("envoy  version: abc/1.39.0/Clean/RELEASE/BoringSSL", "too old"),
         ("nginx/1.22.1", "too old"),
         ("hello", "does not say"),
     ],

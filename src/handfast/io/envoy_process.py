@@ -29,7 +29,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Unavailable
 from handfast.io.envoy_admin import EnvoyAdmin
 
-OLDEST_VERSION = (1, 36)
+OLDEST_VERSION = (1, 40)
 DRAIN_TIME = 10
 """Seconds that connections of a changed listener may go on under its old configuration."""
 
@@ -92,7 +92,7 @@ async def check_version(binary: Path) -> str:
     """Give the version, such as ``1.40``.
 
     Raises:
-        BadInput: it is older than 1.36, or does not say.
+        BadInput: it is older than 1.40, or does not say.
         Unavailable: it does not run.
     """
     _, text = await _run(binary, "--version")
@@ -101,7 +101,7 @@ async def check_version(binary: Path) -> str:
         raise BadInput("it does not say which version of Envoy it is", file=str(binary))
     version = (int(found[1]), int(found[2]))
     if version < OLDEST_VERSION:
-        raise BadInput(f"Envoy {version[0]}.{version[1]} is too old", file=str(binary), hint="use 1.36 or newer")
+        raise BadInput(f"Envoy {version[0]}.{version[1]} is too old", file=str(binary), hint="use 1.40 or newer")
     return f"{version[0]}.{version[1]}"
 
 
@@ -168,7 +168,7 @@ class EnvoyProcess:
         """Check the version, write the bootstrap (mode 0600) and begin to run Envoy. Does not wait until it is ready.
 
         Raises:
-            BadInput: the binary is no Envoy of 1.36 or newer.
+            BadInput: the binary is no Envoy of 1.40 or newer.
             Unavailable: it does not run.
         """
         if self._supervisor is not None:
