@@ -58,25 +58,30 @@ class Connection:
 
 
 class Clients:
-    """Several connections to one server, used at the same time."""
+    """Several connections to one server, used at the same time. Each answer holds so many ``certificates`` that were asked for."""
 
-    def __init__(self, port: int, context: ssl.SSLContext, count: int) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext, count: int, *, certificates: int = 1) -> None:
         """Connect all."""
         self._connections = [Connection(port, context) for _ in range(count)]
         self._threads = ThreadPoolExecutor(count)
+        self._certificates = certificates
 
-    def ask(self, asked: Sequence[Ask], count: int) -> None:
-        """Send ``count`` requests in all, shared among the connections; each must succeed."""
-        each = count // len(self._connections)
+    def ask(self, asked: Sequence[Ask], count: int) -> int:
+        """Have about ``count`` certificates made, shared among the connections; each must come. Give how many it were."""
+        each = max(count // self._certificates // len(self._connections), 1)
         done = [self._threads.submit(self._many, one, asked, each) for one in self._connections]
         for one in done:
             one.result()
+        return each * len(self._connections) * self._certificates
 
-    @staticmethod
-    def _many(connection: Connection, asked: Sequence[Ask], count: int) -> None:
+    def _many(self, connection: Connection, asked: Sequence[Ask], count: int) -> None:
         for number in range(count):
             status, body = connection.ask(asked[number % len(asked)])
-            if status not in {200, 201} or b"BEGIN CERTIFICATE" not in body:
+            if (
+                status not in {200, 201}
+                or body.count(b"BEGIN CERTIFICATE") < self._certificates
+                or b'"problem"' in body
+            ):
                 raise SystemExit(f"status {status}: {body[:300]!r}")
 
     def close(self) -> None:

@@ -80,6 +80,7 @@ def hosts(draw: st.DrawFn, name: str = "api.example.org") -> Host:
         clients=Clients((OWN,), certificate),
         routes=tuple(replace(route, allow=Open.ANYONE) if off else route for route in found),
         session=not off and draw(st.booleans()),
+        must_staple=draw(st.booleans()),
     )
 
 
@@ -96,6 +97,7 @@ def worlds(draw: st.DrawFn) -> World:
                 OWN.id(name),
                 draw(st.lists(st.sampled_from(("a.internal", "b.internal")), unique=True).map(tuple)),
                 timedelta(seconds=draw(seconds)),
+                draw(st.sampled_from(("", "team-a", "Zoë: #1", "null"))),
             )
             for name in names
         },

@@ -43,12 +43,14 @@ def test_an_authority_is_read():
     assert acme.identities[0].match == (Condition("common_name", Kind.ANY, ""),)
     assert acme.identities[0].identity == (Segment("acme"), Segment(field="common_name"))
     assert acme.revocation == Revocation("https://crl.acme.test/ca.crl")
+    assert acme.responder == ""
+    assert world(entry(revocation={"ocsp": "http://a"})).authorities["acme"].responder == "http://a"
     assert read.hosts["a.test"].clients.partners == ("acme",)
     assert read.hosts["b.test"].clients.partners == ()
 
 
 @pytest.mark.parametrize(
-    "revocation", [None, {"crl": "http://a/b"}, {"crl": "http://a/b", "when_unknown": "accept"}, {"crl_pem": pem(crl(ACME.issuing), "X509 CRL")}]
+    "revocation", [None, {"crl": "http://a/b"}, {"crl": "http://a/b", "when_unknown": "accept"}, {"ocsp": "http://a"}, {"ocsp": "https://a:8/b", "when_unknown": "accept"}, {"crl_pem": pem(crl(ACME.issuing), "X509 CRL")}]
 )  # fmt: skip
 def test_the_canonical_form_is_the_same_world(revocation: dict[str, str] | None):
     """Written down and read again nothing has changed, and its name is the same."""
@@ -93,7 +95,10 @@ BAD = {
     "'handfast/{dns}' means something else": rule(identity="handfast/{dns}"),
     "'handfast' means something else": rule(identity="handfast"),
     "'anyone' means something else": rule(identity="anyone"),
-    "OCSP is not yet supported": entry(revocation={"ocsp": "http://a"}),
+    "or 'ocsp'": entry(revocation={"ocsp": "http://a", "crl": "http://a/b"}),
+    "revocation.ocsp: 'ocsp.pem' is not a URL": entry(revocation={"ocsp": "ocsp.pem"}),
+    "'http://u:p@a' is not a URL": entry(revocation={"ocsp": "http://u:p@a"}),
+    "'ldap://a' is not a URL": entry(revocation={"ocsp": "ldap://a"}),
     "either 'crl' or 'crl_pem'": entry(revocation={"when_unknown": "refuse"}),
     "'perhaps' is not one of refuse, accept": entry(revocation={"crl": "http://a", "when_unknown": "perhaps"}),
     "revocation.crl: this names a file": entry(revocation={"crl": "/etc/passwd"}),

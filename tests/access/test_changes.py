@@ -24,11 +24,13 @@ hosts:
     ("was", "becomes", "expected"),
     [
         ("ttl: 1h", "ttl: 2h", Change(Kind.CHANGED, "workload payments", ("ttl 1h -> 2h",))),
+        ("ttl: 1h", "ttl: 1h, owner: a", Change(Kind.CHANGED, "workload payments", ("owner nothing -> a",))),
         ("ttl: 1h, ", "", Change(Kind.CHANGED, "workload payments", ("ttl 1h -> 1d",))),
         ("[a.internal]", "[b.internal]", Change(Kind.CHANGED, "workload payments", ("dns + b.internal", "dns - a.internal"))),
         ("{payments:", "{ledger: {}, payments:", Change(Kind.ADDED, "workload ledger")),
         ("listen: 8443", "listen: 8444", Change(Kind.CHANGED, "host a.org", ("listen 0.0.0.0:8443 -> 0.0.0.0:8444",))),
         ("listen: 8443", "listen: 8443\n    session: true", Change(Kind.CHANGED, "host a.org", ("session false -> true",))),
+        ("listen: 8443", "listen: 8443\n    must_staple: true", Change(Kind.CHANGED, "host a.org", ("must_staple false -> true",))),
         ("listen: 8443", "listen: 8443\n    clients: {certificate: optional}", Change(Kind.CHANGED, "host a.org", ("clients.certificate required -> optional",))),
         ("[payments, {", "[{", Change(Kind.CHANGED, "route a.org/v1", ("allow - payments",))),
         ("[GET]", "[GET, PUT]", Change(Kind.CHANGED, "route a.org/v1", ("allow + team/* GET, PUT", "allow - team/* GET"))),

@@ -37,6 +37,7 @@ def host(route: str = "allow: []", more: str = "") -> Host:
         ("allow: [], headers: [X-A]", "", "a mapping"),
         (f"allow: [], headers: {{{', '.join(f'X-{at}: name' for at in range(MAX_HEADERS + 1))}}}", "", "are the most"),
         ("allow: []", ", session: maybe", "neither true nor false"),
+        ("allow: []", ", must_staple: 1", "neither true nor false"),
         ("allow: []", ", clients: {trust: []}", "at least one"),
         ("allow: []", ", clients: {trust: [example.org, example.org]}", "written twice"),
         ("allow: []", ", clients: {require: true}", "not a known key"),

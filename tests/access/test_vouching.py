@@ -13,9 +13,11 @@ from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
+from handfast.trust import der
 from handfast.trust.facts import facts, hex_serial
 from handfast.trust.foreign import read_ca
 from handfast.trust.foreign_crl import RevocationList
+from handfast.trust.standing import Word
 from tests.envoy_real.forging import CN, FOR_CLIENTS, NOT_CA, UTF8, Draft, Forged, forge, subject
 from tests.support.partners import authority, partner, roots_pem
 from tests.support.pki import Pki
@@ -28,10 +30,12 @@ CA = read_ca(ACME.issuing.cert_der)
 ALICE = Draft((NOT_CA, FOR_CLIENTS), subject=subject((CN, UTF8, b"alice")))
 
 
-def world(*, trust: tuple[str, ...] = ("example.org", "acme"), revocation: dict[str, str] | None = None) -> World:
+def world(
+    *, trust: tuple[str, ...] = ("example.org", "acme"), revocation: dict[str, str] | None = None, roots: str = ""
+) -> World:
     route = {"path": "/", "upstream": "http://a", "allow": ["acme/*", "team/a"]}
     acme = {
-        "roots_pem": roots_pem(ACME),
+        "roots_pem": roots or roots_pem(ACME),
         "hosts": ["a.test"],
         "identities": [{"match": {"common_name": "*"}, "identity": "acme/{common_name}"}],
     }
@@ -43,9 +47,9 @@ def world(*, trust: tuple[str, ...] = ("example.org", "acme"), revocation: dict[
     return parse_world(json.dumps({"trust_domain": "example.org", "authorities": authorities, "hosts": hosts}))
 
 
-def who(of: World, shown: Forged, now: datetime = NOW, revoked: tuple[str, ...] = ()) -> str:
+def who(of: World, shown: Forged, now: datetime = NOW, revoked: tuple[str, ...] = (), said: Word = Word.UNKNOWN) -> str:
     issuers = issuers_at(of, of.hosts["a.test"], OURS)
-    found = recognise(shown.der, facts(shown.der), issuers, of, revoked=revoked, now=now)
+    found = recognise(shown.der, facts(shown.der), issuers, of, revoked=revoked, now=now, said=said)
     return found.reason if isinstance(found, Refusal) else found.name
 
 
@@ -99,11 +103,87 @@ def test_what_is_not_known_is_refused_unless_told_otherwise():
     assert who(world(revocation={"crl": "http://a/b", "when_unknown": "accept"}), alice) == "acme/alice"
 
 
+@pytest.mark.parametrize(
+    ("mode", "said", "expected"),
+    [
+        ("refuse", Word.GOOD, "acme/alice"),
+        ("refuse", Word.REVOKED, Reason.REVOKED),
+        ("refuse", Word.UNKNOWN, Reason.REVOCATION_STATUS_UNKNOWN),
+        ("accept", Word.GOOD, "acme/alice"),
+        ("accept", Word.REVOKED, Reason.REVOKED),
+        ("accept", Word.UNKNOWN, "acme/alice"),
+    ],
+)
+def test_a_responders_word_counts_for_its_own(mode: str, said: Word, expected: str):
+    """Nobody needs a list then. Of ours it says nothing, nor does it make anybody good whom something else is against."""
+    of = world(revocation={"ocsp": "http://a", "when_unknown": mode})
+    assert who(of, forge(ACME, ALICE), said=said) == expected
+    assert who(of, forge(OWN, Draft()), said=said) == "team/a"
+    nameless = Draft((NOT_CA, FOR_CLIENTS), subject=subject((CN, UTF8, b"a/b")))
+    assert who(of, forge(ACME, nameless), said=said) == Reason.IDENTITY_NAME_UNUSABLE
+    assert who(world(), forge(ACME, ALICE), said=said) == "acme/alice"
+
+
 def test_a_leaf_that_ended_before_its_list_has_ended():
     """The word is about what came first."""
     assert who(listed(), forge(ACME, ALICE), now=NOW + timedelta(days=3)) == Reason.REVOCATION_CRL_EXPIRED
     late = listed(until=LATER + 10 * 86400)
     assert who(late, forge(ACME, ALICE), now=NOW + timedelta(days=3)) == Reason.CERT_EXPIRED
+
+
+LONG = replace(ALICE, ends=NOW + timedelta(days=5))
+
+
+def short_lived(root: int, issuing: int, name: str = "Acme Issuing") -> Pki:
+    """Give an authority whose root and issuing CA end in so many days."""
+    top = authority("Acme Root", ends=timedelta(days=root))
+    return Pki("Acme", issuing=authority(name, top, ends=timedelta(days=issuing)), root=top.cert)
+
+
+@pytest.mark.parametrize(("root", "issuing"), [(1, 9), (9, 1), (1, 1)])
+def test_an_ended_ca_vouches_for_nobody(root: int, issuing: int):
+    """Nor does one below it. TLS has looked at the one that it was given, and when the connection began."""
+    pki = short_lived(root, issuing)
+    shown, of, day = forge(pki, LONG), world(roots=roots_pem(pki)), timedelta(days=1)
+    assert who(of, shown) == "acme/alice"
+    assert who(of, shown, now=NOW + day + timedelta(minutes=1)) == Reason.CHAIN_ISSUER_EXPIRED
+    assert who(of, shown, now=NOW + 6 * day) == Reason.CHAIN_ISSUER_EXPIRED
+    assert who(of, forge(OWN, Draft()), now=NOW + day + timedelta(minutes=1)) == "team/a"
+
+
+def test_what_ended_first_is_told():
+    """Leaf, list, or CA, though all have."""
+    pki, late = short_lived(9, 3), NOW + timedelta(days=6)
+    for days, expected in ((2, Reason.REVOCATION_CRL_EXPIRED), (4, Reason.CHAIN_ISSUER_EXPIRED)):
+        listing = RevocationList(read_ca(pki.issuing.cert_der).fingerprint, 0, int(NOW.timestamp()) + days * 86400, ())
+        of = replace(world(revocation={"crl": "http://a/b"}, roots=roots_pem(pki)), lists={"acme": (listing,)})
+        assert who(of, forge(pki, LONG), now=late) == expected
+        assert who(of, forge(pki, ALICE), now=late) == Reason.CERT_EXPIRED
+
+
+def test_a_ca_with_a_successor_of_its_name_counts_by_its_key():
+    """The leaves of the old key end with it, those of the new one go on; who names no key counts for neither any more."""
+    old, new = short_lived(9, 1), short_lived(9, 9)
+    of = world(roots=roots_pem(old) + roots_pem(new))
+    key_id = der.extension(
+        "2.5.29.35", der.sequence(der.tlv(0x80, bytes.fromhex(read_ca(new.issuing.cert_der).key_id)))
+    )
+    late = NOW + timedelta(days=1, minutes=1)
+    naming = replace(LONG, extensions=(NOT_CA, FOR_CLIENTS, key_id))
+    assert who(of, forge(old, LONG)) == who(of, forge(new, LONG)) == "acme/alice"
+    assert who(of, forge(new, naming), now=late) == "acme/alice"
+    assert who(of, forge(new, LONG), now=late) == Reason.CHAIN_ISSUER_EXPIRED
+
+
+def test_a_ca_that_was_renewed_with_its_key_counts_on():
+    """Both certificates are one CA then."""
+    top = authority("Acme Root")
+    old = authority("Acme Issuing", top, ends=timedelta(days=1))
+    new = authority("Acme Issuing", top, ends=timedelta(days=9), key=old.key)
+    of = world(roots="".join(one.cert_pem.decode() for one in (top, old, new)))
+    shown = forge(Pki("Acme", issuing=old, root=top.cert), LONG)
+    assert who(of, shown, now=NOW + timedelta(days=2)) == "acme/alice"
+    assert who(of, shown, now=NOW + timedelta(days=10)) == Reason.CERT_EXPIRED
 
 
 def test_a_revoked_ca_vouches_for_nobody():

@@ -89,6 +89,7 @@ def test_everything_is_read():
     world = parse_world((WORLDS / "good-everything.yaml").read_text())
     assert world.workloads["team/reports"] == Workload(OWN.id("team/reports"))
     assert world.workloads["8443"].dns == ("a.internal", "b.internal")
+    assert world.workloads["8443"].owner == "the team (ops@example.org)"
     public, private = world.hosts["public.example.org"], world.hosts["private.example.org"]
     assert public.clients.certificate is CertificateMode.OFF
     assert (public.listen, public.routes[0].methods) == (Listen("127.0.0.1", 8443), ("GET", "HEAD"))
@@ -212,7 +213,7 @@ def test_what_agents_could_not_read_is_refused(monkeypatch: pytest.MonkeyPatch):
         st.lists(below, max_size=3),
         st.dictionaries(
             st.sampled_from(["trust_domain", "workloads", "hosts", "dns", "ttl", "listen", "clients", "routes", "path", "upstream",
-                             "allow", "deny", "methods", "headers", "identity", "trust", "certificate", "a.org", "session", "mode"]),
+                             "allow", "deny", "methods", "headers", "identity", "trust", "certificate", "a.org", "session", "must_staple", "mode"]),
             below, max_size=6),
     ),
     max_leaves=20,

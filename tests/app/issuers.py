@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from handfast.app.server.messages import CertificateAnswer
+from handfast.app.server.messages import HostCertificateAnswer
 from handfast.base.refusal import HandfastError, Refusal, Refused
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import create_authority
@@ -35,8 +35,8 @@ class Issuer:
         self.authority = create_authority(self.directory / "authority", TRUST, self.clock, None)
         self._issuance = Issuance(self.authority, FakeLedger(), self.clock)
 
-    async def ask(self, csr: str) -> CertificateAnswer:
-        """Issue, as the server would."""
+    async def ask(self, csr: str) -> HostCertificateAnswer:
+        """Issue, as the server would. Nothing comes to be stapled."""
         self.asked.append(csr)
         if self.fault:
             raise self.fault
@@ -46,8 +46,8 @@ class Issuer:
         issued = await self._issuance.issue(request, workload=None, requester="test")
         if isinstance(issued, Refusal):
             raise Refused(issued)
-        record = issued.record
-        return CertificateAnswer(
+        record = issued.event
+        return HostCertificateAnswer(
             serial=issued.serial,
             identity=record.identity,
             dns=list(record.dns),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from handfast.app.client import Api
-from handfast.app.domains import add_domain, domains, start_domains
+from handfast.app.domain_servers import start_domains
+from handfast.app.domains import Settings, add_domain, change_domain, domains
 from handfast.app.server.build import Server, ServerConfig
 from handfast.app.server.messages import (
     CertificateAnswer,
@@ -28,6 +29,7 @@ from tests.support.clock import FakeClock
 
 FIRST, PROD, DEV = TrustDomain("first.example"), TrustDomain("prod.example"), TrustDomain("dev.example")
 ANY = ("127.0.0.1", 0)
+SOMEWHERE = Settings(api=ANY, admin=ANY)
 
 
 def first(data: Path) -> ServerConfig:
@@ -59,7 +61,7 @@ async def certified(server: Server, name: str = "alice") -> Certified:
 @pytest.fixture
 async def two(tmp_path: Path) -> AsyncIterator[dict[TrustDomain, Server]]:
     for one in (PROD, DEV):
-        add_domain(tmp_path, one, ANY, ANY)
+        add_domain(tmp_path, one, SOMEWHERE)
     async with AsyncExitStack() as stack:
         servers = await start_domains(first(tmp_path), FakeClock(datetime.now(UTC)), stack)
         yield {server.platform.trust_domain: server for server in servers}
@@ -97,7 +99,7 @@ async def test_a_join_token_of_one_is_none_of_another(two: dict[TrustDomain, Ser
 
 async def test_they_are_found_again(tmp_path: Path):
     """A second start opens the same authorities."""
-    add_domain(tmp_path, PROD, ANY, ANY)
+    add_domain(tmp_path, PROD, SOMEWHERE)
     roots = []
     for _ in range(2):
         async with AsyncExitStack() as stack:
@@ -109,31 +111,31 @@ async def test_they_are_found_again(tmp_path: Path):
 
 def test_a_trust_domain_is_added_once(tmp_path: Path):
     """Adding it again would be a mistake, and changes nothing."""
-    add_domain(tmp_path, PROD, ANY, ANY)
+    add_domain(tmp_path, PROD, SOMEWHERE)
     with pytest.raises(BadInput, match="already"):
-        add_domain(tmp_path, PROD, ("127.0.0.1", 7543), ANY)
-    assert [one.api for one in domains(tmp_path)] == [ANY]
+        add_domain(tmp_path, PROD, Settings(api=("127.0.0.1", 7543), admin=ANY))
+    assert [one.settings.api for one in domains(tmp_path)] == [ANY]
 
 
 @pytest.mark.parametrize("name", [".", "..", "..."])
 def test_no_name_leads_out_of_the_directory(tmp_path: Path, name: str):
     """Dots are a trust domain's right, and no directory of ours."""
     with pytest.raises(BadInput, match="directory"):
-        add_domain(tmp_path, TrustDomain(name), ANY, ANY)
+        add_domain(tmp_path, TrustDomain(name), SOMEWHERE)
     assert domains(tmp_path) == []
 
 
 def test_two_do_not_share_an_address(tmp_path: Path):
     """The second is told at once, and not by a server that does not start."""
-    add_domain(tmp_path, PROD, ("127.0.0.1", 7543), ANY)
+    add_domain(tmp_path, PROD, Settings(api=("127.0.0.1", 7543), admin=ANY))
     with pytest.raises(BadInput, match=r"prod\.example") as told:
-        add_domain(tmp_path, DEV, ("127.0.0.1", 7543), ANY)
+        add_domain(tmp_path, DEV, Settings(api=("127.0.0.1", 7543), admin=ANY))
     assert told.value.key == "--api"
 
 
 async def test_the_first_is_not_added_again(tmp_path: Path):
     """A directory under the first one's name would be a second authority for one trust domain."""
-    add_domain(tmp_path, FIRST, ANY, ANY)
+    add_domain(tmp_path, FIRST, SOMEWHERE)
     async with AsyncExitStack() as stack:
         with pytest.raises(BadInput, match="first"):
             await start_domains(first(tmp_path), FakeClock(datetime.now(UTC)), stack)
@@ -141,8 +143,47 @@ async def test_the_first_is_not_added_again(tmp_path: Path):
 
 def test_damaged_settings_name_the_file(tmp_path: Path):
     """What somebody edited by hand is named, with the remedy."""
-    added = add_domain(tmp_path, PROD, ANY, ANY)
+    added = add_domain(tmp_path, PROD, SOMEWHERE)
     (added.directory / "domain.json").write_text('{"api": 7}')
     with pytest.raises(BadInput) as told:
         domains(tmp_path)
     assert told.value.file == str(added.directory / "domain.json")
+
+
+def test_settings_are_changed_where_they_lie(tmp_path: Path):
+    """One by one; the others stay, and an address is nobody else's."""
+    add_domain(tmp_path, PROD, Settings(api=("127.0.0.1", 7543), admin=ANY))
+    add_domain(tmp_path, DEV, SOMEWHERE)
+    change_domain(tmp_path, PROD, status=("127.0.0.1", 7581), status_url="http://status.prod.example")
+    changed = change_domain(tmp_path, PROD, api=("127.0.0.1", 7544))
+    (_, prod) = domains(tmp_path)
+    assert prod == changed
+    assert (prod.settings.api, prod.settings.status, prod.settings.status_url) == (
+        ("127.0.0.1", 7544),
+        ("127.0.0.1", 7581),
+        "http://status.prod.example",
+    )
+    with pytest.raises(BadInput, match=r"prod\.example") as told:
+        change_domain(tmp_path, DEV, status=("127.0.0.1", 7544))
+    assert told.value.key == "--status"
+    with pytest.raises(BadInput, match="not added"):
+        change_domain(tmp_path, FIRST, admin=ANY)
+
+
+def test_a_status_address_must_fit_a_certificate(tmp_path: Path):
+    """It is refused at once, and not when a certificate is to carry it."""
+    wrong = "https://status.prod.example"
+    with pytest.raises(BadInput, match="http://") as told:
+        add_domain(tmp_path, PROD, Settings(api=ANY, admin=ANY, status_url=wrong))
+    assert told.value.key == "--status-url"
+    add_domain(tmp_path, PROD, SOMEWHERE)
+    with pytest.raises(BadInput, match="http://"):
+        change_domain(tmp_path, PROD, status_url=wrong)
+    assert [one.settings for one in domains(tmp_path)] == [SOMEWHERE]
+
+
+def test_the_settings_of_an_older_version_are_settings(tmp_path: Path):
+    """They say nothing of status, and so nothing is served."""
+    added = add_domain(tmp_path, PROD, SOMEWHERE)
+    assert (added.directory / "domain.json").read_text() == '{"api":["127.0.0.1",0],"admin":["127.0.0.1",0]}'
+    assert domains(tmp_path) == [added]

@@ -11,7 +11,7 @@ from handfast.base.refusal import BadInput, Refusal, Refused, Unavailable
 from handfast.io.credentials import Credential, save
 from handfast.trust.facts import fingerprint, pem_certificates
 from handfast.trust.renewal import SPREAD, Counting
-from handfast.trust.rotation import SETTLE
+from handfast.trust.rotation import SETTLE, Pace
 from tests.app.issuers import Issuer
 from tests.support.clock import START, FakeClock
 
@@ -169,6 +169,19 @@ async def test_what_is_superseded_is_renewed_early(issuer: Issuer, changed: dict
     assert await one.ensure() != second
 
 
+async def test_one_that_cannot_go_on_is_renewed_now(issuer: Issuer):
+    """Whatever its time; where that fails, it stays for as long as it counts, and the fault is told."""
+    one = kept(issuer)
+    first = await one.ensure()
+    issuer.fault = AWAY
+    assert await one.ensure(anew=True) == first
+    assert one.fault
+    issuer.fault = None
+    second = await one.ensure(anew=True)
+    assert second != first
+    assert await one.ensure() == second
+
+
 async def test_what_still_counts_stays(issuer: Issuer):
     """Being told the same changes nothing, and a superseded one that counts again is not renewed for it."""
     one = kept(issuer)
@@ -191,6 +204,18 @@ async def test_who_waits_for_the_time_of_renewal_is_woken_by_news(issuer: Issuer
     await asyncio.wait_for(waiting, 5)
     assert one.next_look() <= (SETTLE + SPREAD).total_seconds()
     assert issuer.clock.sleepers == 0
+
+
+async def test_what_is_superseded_wakes_its_holder_when_it_is_due(issuer: Issuer):
+    """Not a minute later, however quick the pace is."""
+    pace = Pace(timedelta(seconds=1))
+    one = Kept(issuer.directory / "quick.pem", issuer.clock, issuer.ask, pace)
+    first = await one.ensure()
+    one.told(what_counts(first, issuer="00"))
+    look = one.next_look()
+    assert 1 <= look <= 7
+    issuer.clock.set(issuer.clock.now() + timedelta(seconds=look))
+    assert await one.ensure() != first
 
 
 async def test_an_early_renewal_that_fails_is_tried_again(issuer: Issuer):

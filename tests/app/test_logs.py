@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from handfast.app.logs import log_to
+from handfast.app.logs import log_to, tell
 from handfast.app.server.messages import JoinRequest, RevocationRequest
 from handfast.base.refusal import Refused
 from handfast.io.credentials import new_key
@@ -157,3 +157,22 @@ def test_time_is_utc(log: Path, monkeypatch: pytest.MonkeyPatch):
     time.tzset()
     stamp = lines(log)[0]["timestamp"]
     assert abs(int(stamp[11:13]) - time.gmtime().tm_hour) in {0, 1, 23}
+
+
+def test_entries_that_are_plain_already_are_lines_like_all_others(log: Path):
+    """One turn of the machinery for all, and the same fields in the same places."""
+    structlog.get_logger("handfast").info("x", number=1, name="ü")
+    tell([{"number": 1, "name": "ü", "event": "x"}, {"event": "y"}])
+    one, other, last = lines(log)
+    assert {**other, "timestamp": ""} == {**one, "timestamp": ""}
+    assert list(other) == list(one)
+    assert last["event"] == "y"
+    assert log.read_bytes().isascii()
+
+
+def test_entries_are_not_told_where_the_level_leaves_them_out(log: Path):
+    """They are lines of level info; and no entries are no line."""
+    tell([])
+    logging.getLogger().setLevel(logging.WARNING)
+    tell([{"event": "x"}])
+    assert lines(log) == []

@@ -13,6 +13,7 @@ from handfast.base.events import (
     AcmeValidationFailed,
     AgentJoined,
     AuthorityCreated,
+    CertificateDiscovered,
     CertificateImported,
     CertificateIssued,
     CertificateRefused,
@@ -57,6 +58,10 @@ EVENTS: list[Event] = [
     HandshakeRefused(
         id="h1", at=AT, gateway="edge", listener="127.0.0.1:8443", peer="192.0.2.1:40000", server_name="api.example.org",
         tls_version="TLSv1.3", reason=Reason.CHAIN_MISSING_INTERMEDIATE, certificate=CERTIFICATE, evidence={"issuer": "known"}, raw="no issuer",
+    ),
+    CertificateDiscovered(
+        id="s1", at=AT, gateway="edge", host="api.example.org", peer="192.0.2.1:40000", identity="spiffe://example.org/payments",
+        certificate=CERTIFICATE,
     ),
     ConnectionEnded(
         id="c1", at=AT, gateway="edge", listener="127.0.0.1:8443", host="api.example.org", peer="192.0.2.1:40000", server_name="api.example.org",
@@ -132,3 +137,11 @@ def test_a_stranger_writes_no_line_of_the_story(hostile: str):
     told = story(event)
     assert len(told) == len(plain)
     assert all(line.isprintable() for line in told)
+
+
+def test_a_record_that_stands_for_others_says_so():
+    """How many, and where they are from; one that stands for itself says nothing of it."""
+    refused = next(event for event in EVENTS if isinstance(event, HandshakeRefused))
+    assert not [line for line in story(refused) if "more like it" in line]
+    lines = story(replace(refused, more=4211, among="192.0.2.0/24"))
+    assert lines[-1].split() == ["and:", "4,211", "more", "like", "it,", "from", "192.0.2.0/24"]

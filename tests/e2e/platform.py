@@ -31,6 +31,7 @@ from handfast.app.server.messages import (
     RevocationRequest,
     WorldAnswer,
 )
+from handfast.app.server.rotation_messages import AuthoritiesAnswer
 from handfast.io.credentials import new_key
 from tests.e2e.echo import LOOPBACK
 from tests.support.pki import Files, Pki
@@ -102,9 +103,9 @@ def serial_of(certificate: x509.Certificate) -> str:
 class Platform:
     """``handfast up --config``, in one data directory. Start it, ask it, stop it; start it again."""
 
-    def __init__(self, directory: Path, world: str, gateway: int) -> None:
-        """Write the world file; nothing runs yet."""
-        self.directory, self.gateway = directory, gateway
+    def __init__(self, directory: Path, world: str, gateway: int, *options: str) -> None:
+        """Write the world file; nothing runs yet. ``options`` are more of ``handfast up``."""
+        self.directory, self.gateway, self.options = directory, gateway, options
         self.data = directory / "data"
         self.world_file = directory / "handfast.yaml"
         self.world_file.write_text(world)
@@ -150,7 +151,7 @@ class Platform:
         places = ["--api", f"{LOOPBACK}:0", "--admin", f"{LOOPBACK}:0", "--gateway-port", str(self.gateway)]
         with (self.directory / "up.err").open("ab") as words:
             self._process = subprocess.Popen(
-                [HANDFAST, "up", *own, *places, "--data", self.data, "--workers", "2"],
+                [HANDFAST, "up", *own, *places, "--data", self.data, "--workers", "2", *self.options],
                 stdout=subprocess.PIPE,
                 stderr=words,
                 text=True,
@@ -265,6 +266,15 @@ class Platform:
     def world(self) -> str:
         """Give the world file that counts."""
         return str(self._ask(lambda api: api.send("GET", "/v1/world")).text)
+
+    def authorities(self) -> AuthoritiesAnswer:
+        """Give all authorities, and what a rotation waits for."""
+        answer: AuthoritiesAnswer = self._ask(lambda api: api.call("GET", "/v1/authorities", AuthoritiesAnswer))
+        return answer
+
+    def go_back(self) -> None:
+        """Undo the rotation that is under way, as 'handfast ca rotate --back' does."""
+        self._ask(lambda api: api.call("DELETE", "/v1/authorities/rotation", AuthoritiesAnswer))
 
     def settled(self) -> None:
         """Wait until the gateway serves what the server knows."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +106,25 @@ def test_a_partners_client_gets_its_name(site: Platform, tmp_path: Path):
     assert Seen(response).named("x-client-identity") == ["spiffe://example.org/acme/bob"]
     assert curl(site, f"{HOST}/own", files=bob).plain["code"] == Reason.POLICY_NO_MATCH
     assert curl(site, f"{HOST}/", files=site.issue("payments").files).plain["code"] == Reason.POLICY_NO_MATCH
+
+
+def test_who_was_let_in_stands_in_the_inventory(site: Platform, tmp_path: Path):
+    """A partner's certificate, once, though nobody refused it; ours stand there already, and are told of by no event."""
+    carol, ours = shown(tmp_path, "carol"), site.issue("payments").files
+    for _ in range(6):
+        wait_for("list in force", lambda: _passed(site, carol))
+        assert curl(site, f"{HOST}/own", files=ours).status == 200
+    rows = wait_for("discovery", lambda: [row for row in _watched(site) if row["subject"].startswith("CN=carol")])
+    assert [(row["source"], row["state"], row["requester"]) for row in rows] == [
+        ("discovered", "watched", "gateway:local")
+    ]
+    told = [event["certificate"]["subject"] for event in site.events("certificate.discovered")]
+    assert told.count(rows[0]["subject"]) == 1
+    assert all("payments" not in subject for subject in told)
+
+
+def _watched(site: Platform) -> list[dict[str, Any]]:
+    return list(json.loads(site.run("cert", "list", "--state", "watched", "--json").stdout))
 
 
 def _passed(site: Platform, files: Files) -> Response | None:

@@ -197,6 +197,23 @@ def test_the_issuers_certificate_is_where_leaves_say(up: Published):
     assert ": OK" in run("openssl", "verify", "-CAfile", up.root, "-untrusted", found, leaf).stdout.decode()
 
 
+def test_the_issuing_authority_has_a_status_too(up: Published):
+    """Its certificate names the root's list, who answers for the root, and the root; openssl verifies each by the root alone."""
+    named = addresses(up.issuing)
+    by = ("-CAfile", up.root, "-issuer", up.root)
+    for more in ((), ("-no_nonce",)):
+        done = run("openssl", "ocsp", *more, "-url", named["ocsp"], *by, "-cert", up.issuing)
+        assert done.returncode == 0, done.stderr
+        assert b"Response verify OK" in done.stdout + done.stderr
+        assert b": good" in done.stdout
+    never = run("openssl", "ocsp", "-url", named["ocsp"], *by, "-serial", "0x4142434445464748")
+    assert b": unknown" in never.stdout, never
+    listed = up.fetch(named["crl"])
+    assert run("openssl", "crl", "-in", listed, "-CAfile", up.root, "-noout").returncode == 0
+    above = run("openssl", "x509", "-inform", "DER", input_=run("curl", "-sS", "--fail", named["issuer"]).stdout)
+    assert above.stdout == up.root.read_bytes()
+
+
 def test_a_certificate_that_names_its_status_passes_the_gateway(up: Published):
     """Envoy and the access check read it as before, and the gateway's own certificate too."""
     files = up.data / "demo"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from handfast.app.client import Api
 from handfast.app.server.messages import CertificateAnswer, CertificateRequest, StatusAnswer, WorldAnswer
+from handfast.app.server.rotation_messages import AuthoritiesAnswer, RotationRequest
 from handfast.base.refusal import HandfastError
 from handfast.io.credentials import new_key
 from handfast.io.ledger import SqlLedger
@@ -30,6 +32,7 @@ from tests.support.postgres_fixtures import postgres
 
 __all__ = ["postgres"]
 SECRET = "s3cret-word"
+ROTATION = "/v1/authorities/rotation"
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "postgresql.md"
 
 
@@ -96,12 +99,13 @@ class ServerProcess:
 
 
 @contextmanager
-def servers(folder: Path, database: str, count: int) -> Iterator[list[ServerProcess]]:
-    """Run servers with one authority over one database."""
-    running = [ServerProcess(folder / f"server-{number}", database) for number in range(count)]
+def servers(folder: Path, database: str, count: int, passphrase: str = "") -> Iterator[list[ServerProcess]]:
+    """Run servers with one authority over one database. Where a passphrase seals it, nothing is copied."""
+    environment = {"HANDFAST_PASSPHRASE": passphrase} if passphrase else {}
+    running = [ServerProcess(folder / f"server-{n}", database, environment=environment) for n in range(count)]
     try:
         for number, one in enumerate(running):
-            if number:
+            if number and not passphrase:
                 one.data.mkdir(mode=0o700)
                 shutil.copytree(running[0].data / "authority", one.data / "authority")
             one.start("--trust-domain", DOMAIN)
@@ -174,6 +178,58 @@ async def test_kill_9_of_one_server_loses_nothing_that_it_said(database: str, le
             states = {serial: (await ledger.by_serial(serial)) for serial in got}
             assert {record.state.value if record else "lost" for record in states.values()} == {"issued"}
             assert await issue(other)
+
+
+async def test_a_rotation_goes_on_by_the_other_server_where_one_is_killed(
+    database: str, ledger: SqlLedger, tmp_path: Path
+):
+    """What one rotated the other issues from, without a restart and without a refusal; and it ends what one began."""
+    with servers(tmp_path, database, 2, passphrase=secrets.token_urlsafe(24)) as running:
+        async with AsyncExitStack() as stack:
+            one, other = [await stack.enter_async_context(server.api()) for server in running]
+            await one.call("PUT", "/v1/world", WorldAnswer, WORLD)
+            got: list[str] = []
+
+            async def work() -> None:
+                while True:
+                    got.append(await issue(other))
+                    await asyncio.sleep(0.02)
+
+            workers = [asyncio.create_task(work()) for _ in range(2)]
+            try:
+                issuers = [await _issuer(ledger, await issue(other))]
+                await one.call("POST", ROTATION, AuthoritiesAnswer, RotationRequest())
+                issuers.append(await _until_another(ledger, other, issuers))
+                assert await _issuer(ledger, await issue(one)) == issuers[-1]
+                await one.call("POST", ROTATION, AuthoritiesAnswer, RotationRequest())
+                await asyncio.to_thread(running[0].end, signal.SIGKILL)
+                issuers.append(await _until_another(ledger, other, issuers))
+                assert not any(worker.done() for worker in workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+            assert len(set(got)) == len(got) > 100
+            states = {record.state.value if record else "lost" for record in [await ledger.by_serial(s) for s in got]}
+            assert states == {"issued"}
+            await asyncio.to_thread(running[0].start)
+            again = await stack.enter_async_context(running[0].api())
+            assert await _issuer(ledger, await issue(again)) == issuers[-1]
+    assert not list((tmp_path / "server-1").rglob("root-key.pem"))
+
+
+async def _issuer(ledger: SqlLedger, serial: str) -> str:
+    record = await ledger.by_serial(serial)
+    assert record
+    return record.issuer
+
+
+async def _until_another(ledger: SqlLedger, api: Api, known: list[str]) -> str:
+    """Issue until it is by a CA that was not known."""
+    async with asyncio.timeout(40):
+        while (found := await _issuer(ledger, await issue(api))) in known:
+            await asyncio.sleep(0.2)
+    return found
 
 
 async def test_a_server_without_the_authority_makes_no_second_one(database: str, tmp_path: Path):

@@ -19,12 +19,12 @@ from handfast.envoy.access_log import (
     CONNECTION_FAILED_FORMAT,
     CONNECTION_FORMAT,
     LONGEST_ROW,
-    MOST_NAMES,
     REQUEST_FORMAT,
     _Row,
     read_row,
 )
 from handfast.envoy.failures import LONGEST_TEXT, FailureReport, recognise
+from handfast.envoy.peer import MOST_NAMES
 from handfast.trust.facts import pem_certificates
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "in"

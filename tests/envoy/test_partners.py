@@ -10,6 +10,7 @@ from handfast.access.world_file import parse_world
 from handfast.base.refusal import BadInput
 from handfast.envoy import types
 from handfast.envoy.partners import clients_context, our_cas, our_lists
+from handfast.envoy.program import AGENT_CLUSTER
 from handfast.envoy.translate import Resources, translate
 from handfast.trust.facts import pem_certificates
 from handfast.trust.foreign import read_ca
@@ -21,9 +22,16 @@ OWN, ACME = Pki("Own"), partner("Acme")
 HOSTS = ("a.test", "b.test", "c.test")
 
 
-def slice_of(trust: tuple[str, ...] = ("example.org", "acme"), acme: Pki = ACME, **more: Any) -> Slice:
+def slice_of(
+    trust: tuple[str, ...] = ("example.org", "acme"),
+    acme: Pki = ACME,
+    *,
+    session: bool = True,
+    revocation: dict[str, str] | None = None,
+    **more: Any,
+) -> Slice:
     route = {"path": "/", "upstream": "http://a", "allow": "any-certificate"}
-    host = {"listen": 8443, "routes": [route], "session": True}
+    host = {"listen": 8443, "routes": [route], "session": session}
     rule = {"match": {"common_name": "*"}, "identity": "acme/{common_name}"}
     plain: dict[str, Any] = {
         "trust_domain": "example.org",
@@ -34,6 +42,8 @@ def slice_of(trust: tuple[str, ...] = ("example.org", "acme"), acme: Pki = ACME,
             "c.test": host | {"listen": 8444},
         },
     }
+    if revocation:
+        plain["authorities"]["acme"]["revocation"] = revocation
     if trust == ("example.org",):
         del plain["authorities"]
     parts = {"roots": (OWN.roots_pem.decode(),), "issuers": (OWN.issuing.cert_pem.decode(),)} | more
@@ -107,3 +117,15 @@ def test_without_partners_a_program_asks_for_no_issuer():
     programs = {name: json.dumps(one) for name, one in resources(slice_of())[types.EXTENSION].items()}
     assert "local ISSUERS = false" in programs["access/b.test"]
     assert "local ISSUERS = {" in programs["access/a.test"]
+
+
+def test_the_agent_is_asked_where_a_partner_has_a_responder():
+    """Such a host's program asks it, and only then is there a way to it; no other host's does."""
+    with_one = resources(slice_of(session=False, revocation={"ocsp": "http://127.0.0.1:1/", "when_unknown": "accept"}))
+    without = resources(slice_of(session=False, revocation={"crl": "http://127.0.0.1:1/x"}))
+    assert AGENT_CLUSTER in with_one[types.CLUSTER]
+    assert AGENT_CLUSTER not in without[types.CLUSTER]
+    programs = {name: str(one) for name, one in with_one[types.EXTENSION].items()}
+    assert '["asked"]="accept"' in programs["access/a.test"]
+    assert not any('["asked"]=' in programs[f"access/{name}"] for name in ("b.test", "c.test"))
+    assert '["asked"]="accept"' not in str(without[types.EXTENSION])

@@ -94,6 +94,19 @@ def test_a_world_becomes_these_resources(name: str, golden: Callable[[str, str],
     golden(f"{name}.json", golden_text(translate(slice_of(world), gateway_of(world.hosts))))
 
 
+def test_a_staple_goes_with_its_certificate():
+    """Its octets are in the secret that holds the certificate; a host without one has no word of it."""
+    world = world_of("many-hosts")
+    stapled, *others = sorted(world.hosts)
+    gateway = gateway_of(world.hosts)
+    pair = replace(gateway.certificates[stapled], staple=b"\x30\x00\xff")
+    gateway = replace(gateway, certificates={**gateway.certificates, stapled: pair})
+    secrets = translate(slice_of(world), gateway)[types.SECRET]
+    assert secrets[f"host/{stapled}"]["tls_certificate"]["ocsp_staple"] == {"inline_bytes": "MAD/"}
+    assert others
+    assert not any("ocsp_staple" in secrets[f"host/{name}"]["tls_certificate"] for name in others)
+
+
 def test_revoked_certificates_are_told_to_both(golden: Callable[[str, str], None]):
     """CRLs go to TLS and fingerprints to the program; hosts of the slice before stay in the program, and there alone."""
     world, before = world_of("minimal"), world_of("certificates")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from handfast.envoy.translate import Resources
 from handfast.trust import der
 from handfast.trust.facts import facts
 from handfast.trust.foreign_crl import RevocationList
+from handfast.trust.standing import Word
 from tests.envoy_real.forging import (
     BMP,
     CLIENT,
@@ -62,15 +64,15 @@ class Stage(Guard):
 
     slice: Slice
 
-    def judged(self, shown: Forged) -> SpiffeId | Reason:
+    def judged(self, shown: Forged, said: Word = Word.UNKNOWN) -> SpiffeId | Reason:
         """Say what the control plane makes of a certificate that TLS verified at the host."""
-        return judged(self.slice, shown)
+        return judged(self.slice, shown, said=said)
 
 
-def judged(slice_: Slice, shown: Forged, host: str = HOST) -> SpiffeId | Reason:
-    issuers = issuers_at(slice_.world, slice_.world.hosts[host], our_cas(slice_))
+def judged(slice_: Slice, shown: Forged, host: str = HOST, *, said: Word = Word.UNKNOWN) -> SpiffeId | Reason:
+    issuers, seen = issuers_at(slice_.world, slice_.world.hosts[host], our_cas(slice_)), partial(facts, shown.der)
     try:
-        outcome = recognise(shown.der, facts(shown.der), issuers, slice_.world, revoked=(), now=datetime.now(UTC))
+        outcome = recognise(shown.der, seen(), issuers, slice_.world, revoked=(), now=datetime.now(UTC), said=said)
     except BadInput:
         return Reason.CERT_UNREADABLE
     return outcome.reason if isinstance(outcome, Refusal) else outcome

@@ -33,7 +33,8 @@ from tests.trust.material import request
 
 DOMAIN = TrustDomain("example.org")
 PASSPHRASE = Passphrase(b"correct horse battery staple")
-FILES = {"root.pem", "root-key.pem", "root.crl.pem", "issuing.pem", "issuing-key.pem"}
+NEEDED = {"root.pem", "root.crl.pem", "issuing.pem", "issuing-key.pem"}
+FILES = {*NEEDED, "root-key.pem", "ocsp.pem", "ocsp-key.pem"}
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_long_trust_domain_fits_and_stays_distinct(tmp_path: Path):
     assert len(names) == 2
 
 
-def test_the_directory_holds_five_files_and_no_open_secret(tmp_path: Path, authority: Authority):
+def test_the_directory_holds_these_files_and_no_open_secret(tmp_path: Path, authority: Authority):
     """Keys are their owner's alone, and sealed where there is a passphrase."""
     directory = tmp_path / "ca"
     assert {path.name for path in directory.iterdir()} == FILES
@@ -136,7 +137,7 @@ def test_the_keys_that_were_made_are_forgotten(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ec, "generate_private_key", lambda curve: keys.append(generate(curve)) or keys[-1])
     made = create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
     gc.collect()
-    nobodys = [object(), object()]
+    nobodys = [object(), object(), object()]
     assert [sys.getrefcount(key) for key in keys] == [sys.getrefcount(one) for one in nobodys]
     assert made.signer
 
@@ -170,9 +171,9 @@ def test_the_roots_key_can_be_taken_away(tmp_path: Path, authority: Authority):
 
 
 @pytest.mark.usefixtures("authority")
-@pytest.mark.parametrize("name", ["root-key.pem", "issuing-key.pem"])
+@pytest.mark.parametrize("name", ["root-key.pem", "issuing-key.pem", "ocsp-key.pem"])
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str):
-    """Also the root's, which is not even read."""
+    """Also the root's, which is not even read, and that of who answers OCSP for it, which is read elsewhere."""
     (tmp_path / "ca" / name).chmod(0o644)
     with pytest.raises(BadInput, match="others can read") as caught:
         open_authority(tmp_path / "ca", DOMAIN, PASSPHRASE)
@@ -180,7 +181,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, name: str):
 
 
 @pytest.mark.usefixtures("authority")
-@pytest.mark.parametrize("name", sorted(FILES - {"root-key.pem"}))
+@pytest.mark.parametrize("name", sorted(NEEDED))
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage", "foreign"])
 def test_a_file_that_is_damaged_or_not_ours_is_named(tmp_path: Path, name: str, damage: str):
     """Each file that counts, in each way that it can be wrong."""

@@ -3,54 +3,40 @@ from __future__ import annotations
 import shutil
 import stat
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
-from handfast.base.spiffe import TrustDomain
 from handfast.io import sealed
-from handfast.io.authorities import Authority, create_authority, open_authority
-from handfast.io.authority_graph import graph
-from handfast.io.authority_sources import (
-    Place,
-    Signed,
-    ask,
-    generate,
-    import_root,
-    install,
-    prepare,
-    read_signed,
-    waits,
-)
+from handfast.io.authorities import open_authority
+from handfast.io.authority_graph import graph, roots_here
+from handfast.io.authority_sources import Place, generate, import_root, prepare
 from handfast.io.ca_certificates import DEFAULT, Wanted
-from handfast.io.clock import SystemClock
 from handfast.io.generations import Generations
 from handfast.io.key_places import close
-from handfast.io.sealed import Passphrase
-from handfast.io.signers import AuthorityKey, KeyKind, new_authority_key
+from handfast.io.next_authority import waits
+from handfast.io.signers import KeyKind, new_authority_key
 from handfast.io.token_uri import parse_token_uri
 from handfast.trust import leaf, rotation
 from handfast.trust.constraints import permitted
 from handfast.trust.facts import facts, pem
 from handfast.trust.plan import LeafPlan, plan, serial_from
 from handfast.trust.rotation import Stage
+from tests.io.authority_parts import (
+    DOMAIN,
+    PASSPHRASE,
+    key_of,
+    now,
+    opened,
+    openssl_needed,
+    openssl_verifies,
+)
 from tests.support import tokens
 from tests.support.offline_root import OfflineRoot, offline_root, openssl
 from tests.trust.material import request
-
-DOMAIN = TrustDomain("example.org")
-PASSPHRASE = Passphrase(b"correct horse battery staple")
-openssl_needed = pytest.mark.debian("openssl")
-
-
-def now() -> datetime:
-    """Give the machine's time, which openssl goes by."""
-    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -61,65 +47,6 @@ def place(tmp_path: Path) -> Place:
 @pytest.fixture
 def root(tmp_path: Path) -> OfflineRoot:
     return offline_root(tmp_path / "root")
-
-
-def opened(place: Place) -> Authority:
-    authority = open_authority(place.authority, place.trust_domain, place.passphrase)
-    close(authority.signer)
-    return authority
-
-
-def key_of(root: OfflineRoot) -> AuthorityKey:
-    return sealed.unseal(root.key.read_bytes(), None)
-
-
-async def requested(place: Place, wanted: Wanted = DEFAULT) -> Path:
-    csr = place.data.parent / "issuing.csr"
-    csr.write_text(await ask(place, wanted))
-    return csr
-
-
-async def signed(place: Place, root: OfflineRoot, *, days: int = 300, crl_days: int = 310) -> Signed:
-    chain = root.sign(await requested(place), days=days)
-    return read_signed(chain.read_bytes(), root.crl(days=crl_days).read_bytes())
-
-
-async def leaf_under(place: Place, *dns: str) -> tuple[bytes, Authority]:
-    authority = open_authority(place.authority, place.trust_domain, place.passphrase)
-    planned = plan(request(dns=dns), authority.issuer_facts, workload=None, now=now(), serial=serial_from(bytes(20)))
-    assert isinstance(planned, LeafPlan), planned
-    made = leaf.assemble(leaf.tbs(planned), await authority.signer.sign(leaf.tbs(planned)))
-    close(authority.signer)
-    return made, authority
-
-
-async def openssl_verifies(place: Place, tmp_path: Path, *dns: str) -> None:
-    """Check a leaf against the root, with the lists of both authorities."""
-    made, authority = await leaf_under(place, *dns)
-    files = {
-        "leaf.pem": pem(made),
-        "chain.pem": authority.chain_pem,
-        "bundle.pem": authority.bundle_pem,
-        "crls.pem": authority.root_crl_pem + await _crl(place),
-    }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    words = [
-        "-CAfile",
-        tmp_path / "bundle.pem",
-        "-untrusted",
-        tmp_path / "chain.pem",
-        "-CRLfile",
-        tmp_path / "crls.pem",
-    ]
-    openssl("verify", "-x509_strict", "-crl_check_all", "-purpose", "sslclient", *words, tmp_path / "leaf.pem")
-
-
-async def _crl(place: Place) -> str:
-    authority = open_authority(place.authority, place.trust_domain, place.passphrase)
-    text = await authority.crl((), 1, now())
-    close(authority.signer)
-    return text
 
 
 # --- made here, with chosen keys
@@ -220,6 +147,8 @@ async def test_a_root_of_openssl_is_imported(place: Place, tmp_path: Path, key: 
         "root.crl.pem",
         "issuing.pem",
         "issuing-key.pem",
+        "ocsp.pem",
+        "ocsp-key.pem",
     }
     await openssl_verifies(place, tmp_path, "payments.internal")
 
@@ -253,17 +182,14 @@ def test_an_unfit_root_imports_nothing(place: Place, root: OfflineRoot):
 
 
 @openssl_needed
-async def test_nothing_replaces_an_authority_that_is_there(place: Place, root: OfflineRoot):
-    """Neither made nor imported nor installed."""
+def test_nothing_replaces_an_authority_that_is_there(place: Place, root: OfflineRoot):
+    """Neither made nor imported."""
     generate(place, DEFAULT, KeyKind.P256, now())
     before = {path.name: path.read_bytes() for path in place.authority.iterdir()}
     with pytest.raises(BadInput, match="already"):
         generate(place, DEFAULT, KeyKind.P256, now())
     with pytest.raises(BadInput, match="already"):
         import_root(place, DEFAULT, root.pem.read_bytes(), key_of(root), now())
-    foreign = await signed(place, root)
-    with pytest.raises(BadInput, match="already"):
-        install(place, foreign, now(), root.fingerprint)
     assert {path.name: path.read_bytes() for path in place.authority.iterdir()} == before
 
 
@@ -273,220 +199,6 @@ def test_a_long_lived_issuing_ca_ends_with_its_root(place: Place, tmp_path: Path
     import_root(place, DEFAULT, short.pem.read_bytes(), key_of(short), now())
     made = opened(place)
     assert facts(made.issuing_der).window.not_after == facts(made.root_der).window.not_after
-
-
-# --- an offline root
-
-
-@openssl_needed
-@pytest.mark.parametrize("kind", [KeyKind.P256, KeyKind.RSA2048, KeyKind.ED25519])
-async def test_an_offline_root_signs_the_issuing_ca(place: Place, root: OfflineRoot, tmp_path: Path, kind: KeyKind):
-    """Request, openssl, installation, and a leaf that openssl verifies; the root's key was never here."""
-    csr = await requested(place, Wanted(key=kind, constraints=permitted(DOMAIN, ["internal"])))
-    openssl("req", "-verify", "-noout", "-in", csr)
-    back = read_signed(root.sign(csr).read_bytes(), root.crl().read_bytes())
-    assert install(place, back, now(), root.fingerprint) is False
-    assert not place.requested.exists()
-    await openssl_verifies(place, tmp_path, "payments.internal")
-    assert opened(place).issuer_facts.constraints == (permitted(DOMAIN, ["internal"]),)
-
-
-@tokens.NEEDED
-@openssl_needed
-async def test_the_requested_key_may_lie_in_a_token(
-    place: Place, root: OfflineRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Then neither key is ever on this disk."""
-    token = tokens.new_token(tmp_path / "token", monkeypatch)
-    token.make("p384", "issuing")
-    csr = await requested(place, Wanted(key=parse_token_uri(token.uri("issuing"))))
-    install(place, read_signed(root.sign(csr).read_bytes(), root.crl().read_bytes()), now(), root.fingerprint)
-    assert not list(place.data.rglob("*key.pem"))
-    await openssl_verifies(place, tmp_path, "payments.internal")
-
-
-@openssl_needed
-async def test_a_new_root_is_confirmed_by_its_fingerprint(place: Place, root: OfflineRoot):
-    """Without it, or with another: refused, with the fingerprint to compare, and nothing is there."""
-    back = await signed(place, root)
-    for said in ("", "00" * 32, root.fingerprint[:-3]):
-        with pytest.raises(Refused) as caught:
-            install(place, back, now(), said)
-        assert caught.value.refusal.reason is Reason.AUTHORITY_UNCONFIRMED
-        assert caught.value.refusal.evidence["sha256"] == root.fingerprint.replace(":", "").lower()
-    assert not place.authority.exists()
-    install(place, back, now(), root.fingerprint.lower())
-    assert place.authority.exists()
-
-
-@openssl_needed
-async def test_a_chain_for_another_key_is_refused(place: Place, root: OfflineRoot):
-    """An old answer to an old request, or somebody's own issuing CA."""
-    old = await signed(place, root)
-    shutil.rmtree(place.requested)
-    await requested(place)
-    with pytest.raises(Refused) as caught:
-        install(place, old, now(), root.fingerprint)
-    assert "key" in caught.value.refusal.evidence
-
-
-@openssl_needed
-async def test_another_root_of_the_same_name_is_refused(place: Place, root: OfflineRoot, tmp_path: Path):
-    """The issuing CA has to be signed by the very root that comes with it."""
-    back = await signed(place, root)
-    impostor = offline_root(tmp_path / "impostor")
-    mixed = read_signed(pem(back.issuing_der).encode() + impostor.pem.read_bytes(), impostor.crl().read_bytes())
-    with pytest.raises(Refused) as caught:
-        install(place, mixed, now(), impostor.fingerprint)
-    assert "signature" in caught.value.refusal.evidence
-
-
-@openssl_needed
-async def test_an_issuing_ca_of_another_trust_domain_is_refused(place: Place, root: OfflineRoot):
-    """Its identities would be another installation's."""
-    back = await signed(place, root)
-    other = Place(data=place.data, trust_domain=TrustDomain("example.com"))
-    with pytest.raises(Refused) as caught:
-        install(other, back, now(), root.fingerprint)
-    assert "uri" in caught.value.refusal.evidence
-
-
-@openssl_needed
-async def test_a_list_that_ends_before_the_issuing_ca_is_refused(place: Place, root: OfflineRoot):
-    """Nobody here can renew it, and with a stale one every client is refused."""
-    with pytest.raises(BadInput, match="does not count from now until"):
-        install(place, await signed(place, root, days=300, crl_days=30), now(), root.fingerprint)
-
-
-@openssl_needed
-async def test_a_list_of_somebody_else_or_one_that_revokes_the_issuing_ca_is_refused(
-    place: Place, root: OfflineRoot, tmp_path: Path
-):
-    """Both would cut everybody off at the first revocation."""
-    chain = root.sign(await requested(place)).read_bytes()
-    impostor = offline_root(tmp_path / "impostor")
-    for crl, text in (
-        (impostor.crl(), "not the root's"),
-        (root.crl(revoked=root.directory / "issuing.pem"), "revokes the issuing CA"),
-    ):
-        with pytest.raises(BadInput, match=text):
-            install(place, read_signed(chain, crl.read_bytes()), now(), root.fingerprint)
-    with pytest.raises(BadInput, match="cannot be read"):
-        install(
-            place,
-            read_signed(chain, b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"),
-            now(),
-            root.fingerprint,
-        )
-
-
-@openssl_needed
-async def test_what_is_not_a_chain_of_two_is_refused(place: Place, root: OfflineRoot):
-    """One certificate, three, two roots; and a missing list is asked for."""
-    chain = root.sign(await requested(place)).read_bytes()
-    for text in (root.pem.read_bytes(), chain + chain, root.pem.read_bytes() * 2):
-        with pytest.raises(BadInput, match="one issuing CA and its root"):
-            read_signed(text, root.crl().read_bytes())
-    with pytest.raises(BadInput, match="list is missing"):
-        read_signed(chain)
-    assert read_signed(chain + root.crl().read_bytes()).root_fingerprint
-
-
-async def test_no_authority_is_made_while_one_is_requested(place: Place):
-    """A server that is started too early would come up under a root that nobody wanted."""
-    await ask(place, DEFAULT)
-    with pytest.raises(BadInput, match="requested from a root elsewhere"):
-        create_authority(place.authority, DOMAIN, SystemClock(), None)
-    assert not place.authority.exists()
-
-
-async def test_a_second_request_does_not_destroy_the_first_ones_key(place: Place):
-    """Somebody may be on the way to the safe with it."""
-    await ask(place, DEFAULT)
-    before = (place.requested / "issuing-key.pem").read_bytes()
-    with pytest.raises(BadInput, match="requested already"):
-        await ask(place, DEFAULT)
-    assert (place.requested / "issuing-key.pem").read_bytes() == before
-
-
-@openssl_needed
-async def test_nothing_is_installed_that_was_not_requested(place: Place, root: OfflineRoot):
-    """The first step is a request, whose key stays here."""
-    back = await signed(place, root)
-    shutil.rmtree(place.requested)
-    with pytest.raises(BadInput, match="no issuing CA was requested"):
-        install(place, back, now(), root.fingerprint)
-
-
-@openssl_needed
-async def test_the_requested_key_is_sealed_and_private(place: Place, root: OfflineRoot):
-    """From the first moment, and with the passphrase of the authority."""
-    held = Place(data=place.data, trust_domain=DOMAIN, passphrase=PASSPHRASE)
-    back = await signed(held, root)
-    key = place.requested / "issuing-key.pem"
-    assert stat.S_IMODE(place.requested.stat().st_mode) == 0o700
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    with pytest.raises(TypeError, match="encrypted"):
-        load_pem_private_key(key.read_bytes(), None)
-    install(held, back, now(), root.fingerprint)
-    assert opened(held).sealed
-
-
-# --- the next issuing CA of an offline root
-
-
-@openssl_needed
-async def test_the_next_issuing_ca_waits_for_a_rotation(place: Place, root: OfflineRoot):
-    """The root is known by then; the rotation uses what was signed, and it does not wait any longer."""
-    install(place, await signed(place, root), now(), root.fingerprint)
-    first = opened(place)
-    back = await signed(place, root, days=350, crl_days=360)
-    assert install(place, back, now()) is True
-    assert waits(place.authority)
-    assert opened(place).issuing_der == first.issuing_der
-    due = x509.load_pem_x509_crl((place.authority / "root.crl.pem").read_bytes()).next_update_utc
-    assert due is not None
-    assert due > facts(back.issuing_der).window.not_after
-
-    generations = Generations(place.authority, DOMAIN, None)
-    rows = generations.first(now())
-    generations.settle(rows)
-    generations.check_root(1)
-    coming = rotation.Generation(number=2, root=1, before=1, stage=Stage.PREPARED, since=now())
-    made = generations.make(coming, (*rows, coming), now())
-    assert rotation.by_number(made, 2).issuer == facts(back.issuing_der).ski
-    assert not waits(place.authority)
-    again = generations.make(coming, (*rows, coming), now())
-    assert again == made
-    later = open_authority(place.authority / "generations" / "0002", DOMAIN, None, root_directory=place.authority)
-    assert later.issuing_der == back.issuing_der
-
-
-@openssl_needed
-async def test_a_compromised_authority_is_not_followed_without_the_roots_key(place: Place, root: OfflineRoot):
-    """Somebody has to revoke it at the end: a root that is elsewhere cannot, and that is said before anything is made."""
-    install(place, await signed(place, root), now(), root.fingerprint)
-    install(place, await signed(place, root), now())
-    generations = Generations(place.authority, DOMAIN, None)
-    (first,) = generations.first(now())
-    coming = rotation.Generation(number=2, root=1, before=1, stage=Stage.PREPARED, since=now())
-    with pytest.raises(BadInput, match="root's key is not here"):
-        generations.make(coming, (replace(first, compromised=True), coming), now())
-    assert waits(place.authority)
-    assert not list(place.authority.rglob("0002"))
-
-
-@openssl_needed
-async def test_the_next_list_of_the_root_leaves_the_issuing_ca_alone(place: Place, root: OfflineRoot):
-    """It is put in place at once: a list that revokes who issues now would cut everybody off."""
-    install(place, await signed(place, root), now(), root.fingerprint)
-    first = place.authority / "issuing.pem"
-    chain = root.sign(await requested(place))
-    before = (place.authority / "root.crl.pem").read_bytes()
-    with pytest.raises(BadInput, match="which is here"):
-        install(place, read_signed(chain.read_bytes(), root.crl(revoked=first).read_bytes()), now())
-    assert (place.authority / "root.crl.pem").read_bytes() == before
-    assert not waits(place.authority)
 
 
 @openssl_needed
@@ -559,3 +271,111 @@ def test_an_issuing_ca_that_waits_is_of_the_root_that_rotates(place: Place):
     coming = rotation.Generation(number=2, root=1, before=1, stage=Stage.PREPARED, since=now())
     with pytest.raises(BadInput, match="of another root"):
         generations.make(coming, (*rows, coming), now())
+
+
+# --- a root's key in a token
+
+
+@tokens.NEEDED
+@openssl_needed
+@pytest.mark.parametrize("kind", ["p256", "rsa2048"])
+async def test_both_keys_in_a_token(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    """Made with them, and rotated with them: no key of a CA is ever in a file, and openssl verifies what each signed."""
+    token = tokens.new_token(tmp_path / "token", monkeypatch)
+    for number, label in enumerate(("root", "issuing", "next", "root2", "issuing2"), 1):
+        token.make(kind, label, number)
+    uri = {label: parse_token_uri(token.uri(label)) for label in ("root", "issuing", "next", "root2", "issuing2")}
+    generate(place, Wanted(key=uri["issuing"]), uri["root"], now())
+    await openssl_verifies(place, tmp_path, "payments.internal")
+    assert {node.kind: node.key_place for node in graph(place.authority)} == {"root": "token", "issuing": "token"}
+    generations = Generations(place.authority, DOMAIN, None)
+    rows = generations.first(now())
+    generations.settle(rows)
+    generations.check_root(1)
+
+    prepare(place, Wanted(key=uri["next"]), now())
+    second = rotation.Generation(number=2, root=1, before=1, stage=Stage.PREPARED, since=now())
+    rows = generations.make(second, (*rows, second), now())
+    assert (place.authority / "generations" / "0002" / "revoking.crl.pem").exists()
+
+    third = rotation.Generation(number=3, root=3, before=1, stage=Stage.PREPARED, since=now())
+    with pytest.raises(BadInput, match="the root's key lies in a token"):
+        generations.check_root(3)
+    with pytest.raises(BadInput, match="the root's key lies in a token"):
+        generations.make(third, (*rows, third), now())
+    with pytest.raises(BadInput, match="in use here already"):
+        prepare(place, Wanted(key=uri["issuing2"]), now(), uri["root"])
+    prepare(place, Wanted(key=uri["issuing2"]), now(), uri["root2"])
+    generations.check_root(3)
+    generations.make(third, (*rows, third), now())
+    assert not waits(place.authority)
+    made = place.authority / "generations" / "0003"
+    openssl("verify", "-CAfile", made / "root.pem", made / "issuing.pem")
+    assert not list(place.data.rglob("root-key.pem")) + list(place.data.rglob("issuing-key.pem"))
+    for one in generations._opened.values():
+        close(one.signer)
+
+
+@tokens.NEEDED
+@openssl_needed
+async def test_an_imported_root_whose_key_lies_in_a_token(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where it lies is noted only if that is asked for; then a rotation can use it."""
+    token = tokens.new_token(tmp_path / "token", monkeypatch)
+    for number, label in enumerate(("root", "issuing", "other"), 1):
+        token.make("p384" if label == "root" else "p256", label, number)
+    elsewhere = Place(data=tmp_path / "elsewhere", trust_domain=DOMAIN)
+    generate(elsewhere, Wanted(), parse_token_uri(token.uri("root")), now())
+    certificate, uri = (elsewhere.authority / "root.pem").read_bytes(), parse_token_uri(token.uri("root"))
+    with pytest.raises(BadInput, match="not the root's"):
+        import_root(place, DEFAULT, certificate, parse_token_uri(token.uri("other")), now())
+    import_root(place, DEFAULT, certificate, uri, now())
+    await openssl_verifies(place, tmp_path, "payments.internal")
+    with pytest.raises(BadInput, match="root's key is not here"):
+        Generations(place.authority, DOMAIN, None).check_root(1)
+    kept = Place(data=tmp_path / "kept", trust_domain=DOMAIN)
+    import_root(kept, DEFAULT, certificate, uri, now(), keep_key=True)
+    Generations(kept.authority, DOMAIN, None).check_root(1)
+    assert stat.S_IMODE((kept.authority / "root-key.uri").stat().st_mode) == 0o600
+
+
+@tokens.NEEDED
+def test_a_root_whose_token_is_away_or_has_another_key_signs_nothing(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A rotation is refused before it begins; what issues goes on, as the root is not needed for it."""
+    token = tokens.new_token(tmp_path / "token", monkeypatch)
+    token.make("p256", "root")
+    token.make("p256", "other", 2)
+    generate(place, DEFAULT, parse_token_uri(token.uri("root")), now())
+    generations = Generations(place.authority, DOMAIN, None)
+    generations.settle(generations.first(now()))
+    (place.authority / "root-key.uri").write_text(token.uri("other"))
+    with pytest.raises(BadInput, match="not the one in"):
+        generations.check_root(1)
+    (place.authority / "root-key.uri").write_text(token.uri("gone"))
+    with pytest.raises(BadInput, match="private key"):
+        generations.check_root(1)
+    assert generations.current.issuing_der
+    (place.authority / "root-key.uri").chmod(0o644)
+    with pytest.raises(BadInput, match="others can read"):
+        open_authority(place.authority, DOMAIN, None)
+
+
+# --- a new root by hand
+
+
+def test_a_new_root_can_be_chosen_for_a_rotation(place: Place):
+    """With another kind of key; a rotation of the root takes it instead of making one."""
+    generate(place, DEFAULT, KeyKind.P256, now())
+    prepare(place, DEFAULT, now(), KeyKind.P384)
+    assert roots_here(place.authority) == {opened(place).root_der}
+    generations = Generations(place.authority, DOMAIN, None)
+    rows = generations.first(now())
+    generations.settle(rows)
+    coming = rotation.Generation(number=2, root=2, before=1, stage=Stage.PREPARED, since=now())
+    generations.make(coming, (*rows, coming), now())
+    new = graph(place.authority)[2]
+    assert (new.kind, new.curve, new.key_place) == ("root", "secp384r1", "open")
+    assert not waits(place.authority)

@@ -111,7 +111,7 @@ async def test_keys_that_lie_open_are_named(tmp_path: Path):
     create_authority(tmp_path / "data" / "authority", DOMAIN, FakeClock(NOW), None)
     await (await SqliteDatabase.open(tmp_path / "data" / "ledger.sqlite")).close()
     made = back_up(tmp_path / "data", tmp_path / "a.tar", NOW)
-    assert made.open_keys == ("authority/issuing-key.pem", "authority/root-key.pem")
+    assert made.open_keys == ("authority/issuing-key.pem", "authority/ocsp-key.pem", "authority/root-key.pem")
 
 
 async def test_other_trust_domains_come_along(data: Path, tmp_path: Path):
@@ -185,7 +185,7 @@ def test_a_directory_without_a_ledger_is_not_saved(tmp_path: Path):
     """The hint says what to do where PostgreSQL has it."""
     with pytest.raises(BadInput) as caught:
         back_up(tmp_path, tmp_path / "a.tar", NOW)
-    assert "pg_dump" in caught.value.hint
+    assert "--database" in caught.value.hint
 
 
 async def test_a_damaged_ledger_is_not_saved(data: Path, tmp_path: Path):

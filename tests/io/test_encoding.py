@@ -15,6 +15,7 @@ from handfast.base.refusal import BadInput
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.io.encoding import (
     MAX_EVENT_BYTES,
+    decode,
     decode_event,
     encode,
     encode_event,
@@ -99,6 +100,29 @@ def test_an_event_is_one_line_that_begins_with_its_kind(event: Event):
     raw = encode_event(event)
     assert next(iter(json.loads(raw).items())) == ("kind", event.kind)
     assert b"\n" not in raw
+
+
+@given(EVENTS)
+def test_the_short_way_is_the_long_one(event: Event):
+    """What the library writes and reads of an event by itself is what is put together field by field, to the byte."""
+    raw = encode(event)
+    assert encode_event(event) == raw
+    assert decode_event(raw) == event_from_plain(decode(raw))
+
+
+@pytest.mark.parametrize("at", ["2026-01-31T14:00:00+02:00", "2026-01-31T12:00:00+00:00"])
+def test_an_events_time_is_in_utc_however_it_was_sent(at: str):
+    """Agents may write another zone; what is kept has one."""
+    read = decode_event(f'{{"kind":"agent.joined","id":"a","at":"{at}","agent":"w","serial":"0a"}}'.encode())
+    assert (read.at, read.at.tzinfo) == (NOON, UTC)
+    assert b'"at":"2026-01-31T12:00:00Z"' in encode_event(read)
+
+
+@pytest.mark.parametrize("at", [NOON.replace(tzinfo=None), datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))])
+def test_an_event_at_no_time_is_not_written(at: datetime):
+    """Nobody could read it back."""
+    with pytest.raises(BadInput, match="time"):
+        encode_event(AgentJoined(id="a", at=at, agent="w", serial="0a"))
 
 
 def test_the_spelling_of_an_event_stays():

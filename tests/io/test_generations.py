@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io import files
-from handfast.io.authorities import ISSUING_LIFE, ROOT_LIFE, create_authority
+from handfast.io.authorities import create_authority
 from handfast.io.generations import Generations
+from handfast.io.roots import ISSUING_LIFE, ROOT_LIFE
 from handfast.io.sealed import Passphrase, is_sealed
 from handfast.trust import rotation
 from handfast.trust.facts import facts, pem_certificates
@@ -89,7 +90,7 @@ def test_a_new_issuing_authority_is_under_the_root_that_there_is(directory: Path
     assert rows[1].window.length == ISSUING_LIFE
     assert one.roots == (old.root_der,)
     place = directory / "generations" / "0002"
-    assert names(place) == {"issuing.pem", "issuing-key.pem", "revoking.crl.pem"}
+    assert names(place) == {"issuing.pem", "issuing-key.pem", "ocsp.pem", "ocsp-key.pem", "revoking.crl.pem"}
     assert is_sealed((place / "issuing-key.pem").read_bytes())
     assert (place / "issuing-key.pem").stat().st_mode & 0o777 == 0o600
     assert place.stat().st_mode & 0o777 == 0o700
@@ -131,7 +132,7 @@ def test_what_is_retired_keeps_no_key(directory: Path):
     gone(one, Verb.PUBLISH, Verb.SWITCH, root=True)
     before = names(directory)
     one.settle(rotation.taken(one.rows, Step(Verb.RETIRE, 1), START))
-    assert before - names(directory) == {"issuing-key.pem", "root-key.pem"}
+    assert before - names(directory) == {"issuing-key.pem", "ocsp-key.pem", "root-key.pem"}
     again = Generations(directory, DOMAIN, PASSPHRASE)
     again.settle(one.rows)
     assert again.current.issuing_der == one.current.issuing_der
@@ -142,14 +143,14 @@ def test_a_root_that_is_needed_keeps_its_key(directory: Path):
     one = opened(directory)
     before = names(directory)
     gone(one, Verb.PUBLISH, Verb.SWITCH, Verb.RETIRE)
-    assert before - names(directory) == {"issuing-key.pem"}
+    assert before - names(directory) == {"issuing-key.pem", "ocsp-key.pem"}
     one.check_root(1)
 
 
 def test_a_compromised_authority_ends_on_its_roots_list(directory: Path):
     """Also with the root's key back in the safe: the list was signed when the next authority was."""
     one = opened(directory)
-    old = facts(one.current.issuing_der)
+    old, answering = facts(one.current.issuing_der), facts(pem_certificates((directory / "ocsp.pem").read_text())[0])
     rows = gone(one, Verb.PUBLISH, Verb.SWITCH, compromised=True)
     (directory / "root-key.pem").unlink()
     assert not one.revoked(START)
@@ -159,7 +160,7 @@ def test_a_compromised_authority_ends_on_its_roots_list(directory: Path):
     assert not one.revoked(old.window.not_after)
     (text,) = one.root_crls()
     listed = x509.load_pem_x509_crl(text.encode())
-    assert [f"{entry.serial_number:040x}" for entry in listed] == [old.serial]
+    assert {f"{entry.serial_number:040x}" for entry in listed} == {old.serial, answering.serial}
     assert listed.next_update_utc == certificate(one.current.root_der).not_valid_after_utc
     assert not one.accepts(old.ski)
     assert one.accepts(one.current.issuer_facts.key_id.hex())

@@ -76,11 +76,12 @@ async def test_what_is_delivered_fits_together():
     seen = facts(issued.der)
     assert pem_certificates(issued.chain_pem) == (issued.der, authority().issuing_der)
     assert pem_certificates(issued.bundle_pem) == (authority().root_der,)
-    assert bench.ledger.records == {issued.serial: issued.record}
-    assert (issued.serial, issued.record.fingerprint) == (seen.serial, seen.fingerprint)
-    assert (issued.record.name, issued.record.identity) == ("payments", str(PAYMENTS))
-    assert issued.record.issuer == seen.aki
-    assert issued.record.tbs == x509.load_der_x509_certificate(issued.der).tbs_certificate_bytes
+    ((serial, record),) = bench.ledger.records.items()
+    assert (issued.serial, serial) == (seen.serial, seen.serial)
+    assert (record.state, record.der, record.fingerprint) == (CertificateState.ISSUED, issued.der, seen.fingerprint)
+    assert (record.name, record.identity) == ("payments", str(PAYMENTS))
+    assert record.issuer == seen.aki
+    assert record.tbs == x509.load_der_x509_certificate(issued.der).tbs_certificate_bytes
     assert bench.ledger.events == [issued.event]
     assert issued.event == CertificateIssued(
         id=issued.event.id,
@@ -98,11 +99,12 @@ async def test_what_is_delivered_fits_together():
 async def test_a_workloads_entry_counts():
     """Names and life are the entry's."""
     entry = Workload(PAYMENTS, dns=("payments.internal",), ttl=timedelta(hours=1))
-    issuance = Issuance(authority(), FakeLedger(), FakeClock())
-    issued = await issuance.issue(request(), workload=entry, requester="agent/a")
+    ledger = FakeLedger()
+    issued = await Issuance(authority(), ledger, FakeClock()).issue(request(), workload=entry, requester="agent/a")
     assert isinstance(issued, IssuedCertificate)
-    assert issued.record.dns == facts(issued.der).dns_sans == ("payments.internal",)
-    assert issued.record.not_after - START < timedelta(hours=1)
+    record = ledger.records[issued.serial]
+    assert record.dns == facts(issued.der).dns_sans == ("payments.internal",)
+    assert record.not_after - START < timedelta(hours=1)
 
 
 async def test_a_refused_request_touches_nothing():

@@ -16,8 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from handfast.base.refusal import BadInput, HandfastError, Unavailable
 from handfast.base.windows import whole_second
+from handfast.io.answers import ANEW, Answer
 from handfast.io.records import CertificateState
-from handfast.io.responder import ANEW, RESPONDER_TTL, Answer
+from handfast.io.responder import RESPONDER_TTL
 from handfast.io.sealed import Passphrase, is_sealed
 from handfast.trust.ocsp import RESPONSE_LIFE, OcspRequest, parse_request
 from tests.io.status_parts import Parts, parts
@@ -160,7 +161,7 @@ async def test_serials_that_nobody_issued_push_nothing_out(here: Parts):
     assert await responder.answer(asking(here, issued[0].serial)) is first
     for one in issued[1:]:
         await responder.answer(asking(here, one.serial))
-    assert len(responder._cache) == 3
+    assert len(responder._answers._kept) == 3
     assert await responder.answer(asking(here, issued[0].serial)) is not first
 
 

@@ -159,6 +159,18 @@ async def test_a_slow_head_is_cut_on_a_later_request_too(pki):
         assert await cut(talk, after=0.2) == b""
 
 
+@on_both_loops
+async def test_a_head_is_bounded_after_a_body_too(pki):
+    """The longer time that a body has says nothing about the head that follows."""
+    async with serving(pki, head_s=0.3) as run, run.talking() as talk:
+        talk.send(request("/read", "content-length: 1", method="POST"))
+        await asyncio.sleep(0.5)  # past the time of a head
+        talk.send(b"x")
+        assert json.loads((await talk.answer()).body)[0] == 1
+        talk.send(b"G")
+        assert await cut(talk, after=0.2) == b""
+
+
 async def drip(talk: Talk, piece: bytes) -> None:
     while True:
         await asyncio.sleep(0.02)
@@ -185,6 +197,33 @@ async def test_an_idle_connection_is_closed(pki):
         run.app.go.set()
         assert (await talk.answer()).body == LATE
         assert await cut(talk, after=0.2) == b""
+
+
+@on_both_loops
+async def test_a_body_behind_its_answer_is_no_way_to_stay(pki):
+    """A client that is answered before it has sent its body may idle no longer than others, once that came."""
+    async with serving(pki, keep_alive_s=0.3) as run, run.talking() as talk:
+        talk.send(request("/", "content-length: 5", method="POST"))
+        assert (await talk.answer()).status == 200
+        talk.send(b"later")
+        assert await cut(talk, after=0.2) == b""
+
+
+@on_both_loops
+async def test_a_connection_in_use_is_not_idle(pki):
+    """Each request gives the connection its time anew, and one that is over keeps no timer."""
+    async with serving(pki, keep_alive_s=0.3) as run, run.talking() as talk:
+        for _ in range(4):
+            assert (await talk.get()).status == 200
+            await asyncio.sleep(0.15)
+        talk.send(request("/wait"))
+        await asyncio.sleep(0.5)  # an answer may take longer than a connection may idle
+        run.app.go.set()
+        assert (await talk.answer()).body == LATE
+        (connection,) = run.front._connections()
+        assert await cut(talk, after=0.1) == b""
+        await connection.closed
+        assert not any(deadline._timer for deadline in (connection._idle, connection._reading, connection._writing))
 
 
 @on_both_loops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from handfast.envoy.types import CLUSTER, LISTENER, SECRET
 from handfast.io.ads import references
 from handfast.io.envoy_process import Exit
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+from handfast.trust.staple import must_staple
 
 _METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 Json = dict[str, Any]
@@ -44,6 +46,8 @@ class TakingEnvoy:
         self.held: dict[tuple[str, str], Json] = {}
         self._asked: set[tuple[str, str]] = set()
         self._task: asyncio.Task[None] | None = None
+        self.unfit: list[str] = []
+        """Secrets that a real one would not have taken: a certificate that demands a staple, without one."""
 
     async def start(self) -> None:
         """Connect, and answer as an Envoy that is ready."""
@@ -63,9 +67,13 @@ class TakingEnvoy:
     @property
     def served(self) -> list[CertificateFacts]:
         """The leaves that this Envoy would show to clients."""
+        return [facts(pem_certificates(chain)[0]) for chain, _ in self.stapled]
+
+    @property
+    def stapled(self) -> list[tuple[str, bytes]]:
+        """The chains that it would show, each with what it would staple."""
         found = (document.get("tls_certificate") for (kind, _), document in self.held.items() if kind == SECRET)
-        chains = [one["certificate_chain"]["inline_string"] for one in found if one]
-        return [facts(pem_certificates(chain)[0]) for chain in chains]
+        return [_stapled(one) for one in found if one]
 
     @property
     def crls(self) -> list[str]:
@@ -96,6 +104,9 @@ class TakingEnvoy:
             self.held[kind, resource.name] = json_format.MessageToDict(
                 resource.resource, preserving_proto_field_name=True
             )
+        self.unfit += [
+            chain for chain, staple in self.stapled if must_staple(pem_certificates(chain)[0]) and not staple
+        ]
         for name in response.removed_resources:
             self.held.pop((kind, name), None)
         await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=kind, response_nonce=response.nonce))
@@ -106,6 +117,11 @@ class TakingEnvoy:
             self.held.pop((url, name), None)
             await stream.send_message(discovery.DeltaDiscoveryRequest(type_url=url, resource_names_unsubscribe=[name]))
         self._asked = wanted
+
+
+def _stapled(certificate: Json) -> tuple[str, bytes]:
+    staple = certificate.get("ocsp_staple", {}).get("inline_bytes", "")
+    return certificate["certificate_chain"]["inline_string"], b64decode(staple)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

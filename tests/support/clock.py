@@ -15,6 +15,7 @@ class FakeClock:
         """Stand at ``now``."""
         self._now = now
         self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+        self._tasks: list[asyncio.Task[object] | None] = []
 
     def now(self) -> datetime:
         """Give the time that was set last."""
@@ -27,15 +28,21 @@ class FakeClock:
             return
         sleeper = (self._now + timedelta(seconds=seconds), asyncio.get_running_loop().create_future())
         self._sleepers.append(sleeper)
+        self._tasks.append(task := asyncio.current_task())
         try:
             await sleeper[1]
         finally:
             self._sleepers.remove(sleeper)
+            self._tasks.remove(task)
 
     @property
     def sleepers(self) -> int:
         """How many wait."""
         return len(self._sleepers)
+
+    def sleeps(self, work: str) -> bool:
+        """Tell whether a task of this name, such as ``Kept.keep``, waits."""
+        return any(task and getattr(task.get_coro(), "__qualname__", "") == work for task in self._tasks)
 
     async def advance(self, seconds: float) -> None:
         """Move the clock, stopping at the end of each sleep on the way, so that who wakes sees the time it slept for."""

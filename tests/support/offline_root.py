@@ -58,13 +58,27 @@ class OfflineRoot:
         """Its SHA-256, as openssl prints it."""
         return openssl("x509", "-in", self.pem, "-noout", "-fingerprint", "-sha256").strip().partition("=")[2]
 
-    def sign(self, csr: Path, *, days: int = 300) -> Path:
-        """Sign a request as it stands; give the issuing CA and the root in one file."""
-        issuing, chain = self.directory / "issuing.pem", self.directory / "chain.pem"
+    def sign(self, csr: Path, *, days: int = 300, name: str = "issuing") -> Path:
+        """Sign a request as it stands; give the certificate and the root in one file."""
+        issuing, chain = self.directory / f"{name}.pem", self.directory / "chain.pem"
         by = ["-CA", self.pem, "-CAkey", self.key, "-CAcreateserial", "-days", str(days)]
         openssl("x509", "-req", "-in", csr, "-copy_extensions", "copyall", *by, "-out", issuing)
         chain.write_text(issuing.read_text() + self.pem.read_text())
         return chain
+
+    def below(
+        self, directory: Path, *, length: int | None = 1, more: str = "", days: int = 3000, name: str = "Example Policy"
+    ) -> OfflineRoot:
+        """Make a CA that this one signed: in the hands of a keeper of its own."""
+        policy = offline_root(directory, name=name)
+        request, settings = directory / "policy.csr", directory / "policy.cnf"
+        bound = "" if length is None else f",pathlen:{length}"
+        usage = "keyUsage = critical,keyCertSign,cRLSign\nsubjectKeyIdentifier = hash\nauthorityKeyIdentifier = keyid"
+        settings.write_text(f"basicConstraints = critical,CA:TRUE{bound}\n{usage}\n{more}\n")
+        openssl("req", "-new", "-key", policy.key, "-config", directory / "root.cnf", "-out", request)
+        by = ["-CA", self.pem, "-CAkey", self.key, "-CAcreateserial", "-days", str(days), "-extfile", settings]
+        openssl("x509", "-req", "-in", request, *by, "-out", policy.pem)
+        return policy
 
     def crl(self, *, days: int = 310, revoked: Path | None = None) -> Path:
         """Sign a revocation list."""
@@ -79,7 +93,7 @@ def offline_root(directory: Path, *, days: int = 3650, key: str = "ec:prime256v1
     """Make one."""
     directory.mkdir()
     root = OfflineRoot(directory)
-    (directory / "root.cnf").write_text(_ROOT.replace("Example", name or "Example"))
+    (directory / "root.cnf").write_text(_ROOT.replace("Example Offline Root", name or "Example Offline Root"))
     (directory / "ca.cnf").write_text(_CA.format(directory))
     (directory / "index.txt").touch()
     (directory / "crlnumber").write_text("01\n")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from tests.support.pki import Issued, Pki
+from tests.support.pki import Issued, Key, Pki
 
 
 def authority(
@@ -23,9 +23,10 @@ def authority(
     ca: bool = True,
     eku: x509.ObjectIdentifier | None = None,
     ends: timedelta = timedelta(days=30),
+    key: Key | None = None,
 ) -> Issued:
     """Make a CA that bounds nothing. ``key_id`` is what it claims as its key identifier; ``signs`` is keyCertSign and cRLSign."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    key, now = key or ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     usage = [True, False, False, False, False, signs, signs, False, False]

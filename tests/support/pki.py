@@ -85,13 +85,20 @@ class Pki:
     """A root and the authority under it that issues."""
 
     def __init__(
-        self, name: str = "Test", *, issuing: Issued | None = None, root: x509.Certificate | None = None
+        self,
+        name: str = "Test",
+        *,
+        issuing: Issued | None = None,
+        root: x509.Certificate | None = None,
+        between: bool = False,
     ) -> None:
-        """Make both, or take those that are given (see `on`)."""
+        """Make both, or take those that are given (see `on`); with ``between`` there is a CA between the two."""
         self.name = name
         if issuing is None:
             top = _authority(f"{name} Root", None)
-            issuing, root = _authority(f"{name} Issuing", top), top.cert
+            middle = _authority(f"{name} Between", top) if between else top
+            made = _authority(f"{name} Issuing", middle)
+            issuing, root = Issued(made.cert, made.key, (middle.cert,) if between else ()), top.cert
         self.issuing, self.root = issuing, root
 
     @classmethod
@@ -123,6 +130,7 @@ class Pki:
         san_uris: Sequence[str] | None = None,
         self_signed: bool = False,
         sha1: bool = False,
+        must_staple: bool = False,
     ) -> Issued:
         """Make an end-entity certificate, valid from an hour ago for a day.
 
@@ -138,6 +146,8 @@ class Pki:
         )
         if eku is not None:
             builder = builder.add_extension(x509.ExtendedKeyUsage(list(eku)), critical=False)
+        if must_staple:
+            builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False)
         uris = (f"spiffe://example.org/{name}",) if san_uris is None else san_uris
         if names := _names(dns, ips, uris):
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

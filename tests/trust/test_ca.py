@@ -6,15 +6,13 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import TrustDomain
-from handfast.io.signers import sign_with
-from handfast.trust.ca import CaPlan, issuing_plan, judge_issuing, judge_root, request, request_tbs, within
+from handfast.trust.ca import CaPlan, issuing_plan, judge_issuing, judge_root, within
 from handfast.trust.constraints import permitted, read
 from handfast.trust.facts import load
 from tests.trust.material import DOMAIN, NOW, PrivateKey, private_key
@@ -187,21 +185,6 @@ def test_the_roots_constraints_bind_the_issuing_ca():
     assert within(permitted(DOMAIN, ["a.internal"]), above) == permitted(DOMAIN, ["a.internal"])
     with pytest.raises(BadInput, match="do not permit org"):
         within(permitted(DOMAIN, ["org"]), above)
-
-
-@pytest.mark.parametrize("kind", ["p256", "p384", "rsa2048", "ed25519"])
-def test_the_request_is_what_the_builder_writes(kind: str):
-    """PKCS#10, byte for byte, and its signature proves the key."""
-    key, plan = private_key(kind), issuing_plan(DOMAIN, permitted(DOMAIN, ["internal"]))
-    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    tbs = request_tbs(plan, public(key), key_id.digest)
-    builder = x509.CertificateSigningRequestBuilder(plan.name)
-    for one, critical in [*plan.extensions(), (key_id, False)]:
-        builder = builder.add_extension(one, critical=critical)
-    built = builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
-    assert tbs == built.tbs_certrequest_bytes
-    ours = x509.load_der_x509_csr(request(tbs, public(key), sign_with(key, tbs)))
-    assert ours.is_signature_valid
 
 
 def test_long_trust_domains_stay_distinct_in_64_characters():

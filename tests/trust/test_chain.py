@@ -47,6 +47,17 @@ def test_a_leaf_of_a_known_issuing_authority_that_came_with_others_has_an_unknow
     assert why(ours().leaf(), ours(), sent_others=1) is Reason.CHAIN_UNKNOWN_AUTHORITY
 
 
+def test_one_of_two_intermediates_is_not_enough():
+    """Where a CA stands between root and issuing CA, both have to be sent; with both, what is missing is trust."""
+    pki = Pki(between=True)
+    cas = [*known(pki), *(one.public_bytes(Encoding.DER) for one in pki.issuing.above)]
+    told = [explain_chain(pki.leaf().cert_der, sent_others=sent, known=cas) for sent in range(3)]
+    missing, unknown = Reason.CHAIN_MISSING_INTERMEDIATE, Reason.CHAIN_UNKNOWN_AUTHORITY
+    assert told == [missing, missing, unknown]
+    # Where the upper one is not known here, one more than the issuing CA cannot be asked for.
+    assert why(pki.leaf(), pki, sent_others=1) is unknown
+
+
 def test_a_leaf_of_another_installation_has_the_same_name_and_another_key():
     """The name is known, and no key of that name signed it."""
     assert why(older().leaf(), ours()) is Reason.CHAIN_SAME_NAME_OTHER_KEY

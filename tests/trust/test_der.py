@@ -108,6 +108,21 @@ def test_what_is_not_one_constructed_der_value_is_refused(data: bytes):
         der.children(data)
 
 
+def test_a_reader_that_stops_is_not_told_of_what_comes_after():
+    """What is cut short behind the part that somebody wanted is found by those who read on."""
+    first, broken = der.integer(1), b"\x04\x05x"
+    parts = der.each(der.sequence(first, broken))
+    assert next(parts) == first
+    with pytest.raises(BadInput, match="cut short"):
+        next(parts)
+
+
+@pytest.mark.parametrize("size", [0, 1, 0x7F, 0x80, 0x100])
+def test_a_value_holds_what_was_put_in(size: int):
+    """Whatever its length is written like; what comes after it is none of it."""
+    assert der.content(der.octet_string(bytes(size)) + b"more") == bytes(size)
+
+
 @given(st.binary(max_size=200))
 def test_taking_apart_gives_all_the_bytes_or_bad_input(data: bytes):
     """Whatever the bytes are, nothing is lost and nothing else is raised."""

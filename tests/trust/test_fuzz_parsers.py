@@ -22,10 +22,12 @@ from handfast.trust.chain import explain_chain
 from handfast.trust.enrolment import names_asked
 from handfast.trust.entries import Workload
 from handfast.trust.facts import facts, issuer_facts, pem, pem_certificates
-from handfast.trust.foreign import attributes, judge, read_ca
+from handfast.trust.foreign import attributes, content, judge, read_ca
 from handfast.trust.foreign_crl import crl_ders, judge_crl, listed
+from handfast.trust.foreign_ocsp import NONCE_OCTETS, Question, judge_ocsp
 from handfast.trust.plan import read_csr
 from tests.support.mutations import grown, many, mutants
+from tests.support.ocsp import REVOKED, Saying, answer, delegate
 from tests.support.pki import Pki
 from tests.trust.material import DOMAIN, ca_der
 
@@ -33,6 +35,7 @@ COUNT = 1500
 KEPT_BYTES = 64 * 1024
 """What may be held after many inputs: far less than one hundredth of them."""
 
+NONCE = bytes(NONCE_OCTETS)
 ENTRY = Workload(DOMAIN.id("payments"), ("localhost",))
 Parse = Callable[[bytes], object]
 
@@ -109,6 +112,36 @@ def _signed_request(data: bytes) -> object:
     return read_csr(signed_again(data, partial(_sign_with, key())))
 
 
+@cache
+def status_answers() -> tuple[bytes, ...]:
+    """Give answers about one certificate: by its issuer, and by a delegate with a nonce, of somebody who is revoked."""
+    made, helper = pki(), delegate(pki().issuing)
+    leaf = asked_for()
+    said = Saying(word=REVOKED, signer=helper, sent=(helper,), nonce=NONCE)
+    return answer(leaf, made.issuing, Saying()), answer(leaf, made.issuing, said)
+
+
+@cache
+def asked_for() -> x509.Certificate:
+    return pki().leaf("asked").cert
+
+
+def _judged_answer(data: bytes) -> object:
+    asked = Question(asked_for().serial_number, read_ca(pki().issuing.cert_der), NONCE)
+    return judge_ocsp(data, asked, datetime.now(UTC) + timedelta(seconds=1))
+
+
+def _answer_signed_again(data: bytes) -> object:
+    """Judge what the authority itself signed, however odd it is."""
+    with contextlib.suppress(BadInput, ValueError, IndexError):
+        status, wrapped = der.children(data)
+        kind, octets = der.children(der.children(wrapped)[0])
+        said, algorithm, *_ = der.children(content(octets))
+        basic = der.sequence(said, algorithm, der.bit_string(_sign_with(pki().issuing.key, said)))
+        data = der.sequence(status, der.tlv(0xA0, der.sequence(kind, der.octet_string(basic))))
+    return _judged_answer(data)
+
+
 def _in_pem(ders: tuple[bytes, ...], label: str = "CERTIFICATE") -> tuple[bytes, ...]:
     one, *others = (pem(der_, label) for der_ in ders)
     return one.encode(), "".join((one, "between\n", *others)).encode()
@@ -133,11 +166,13 @@ def targets() -> dict[str, tuple[Parse, tuple[bytes, ...]]]:
         "crl_ders": (crl_ders, (*lists(), *_in_pem(lists(), "X509 CRL"))),
         "judge_crl": (_list_of_ours(lambda raw, cas: judge_crl(raw, cas, now)), lists()),
         "listed": (_list_of_ours(listed), lists()),
+        "judge_ocsp": (_judged_answer, status_answers()),
+        "judge_ocsp, signed again": (_answer_signed_again, status_answers()),
     }
 
 
 NAMES = ("facts", "issuer_facts", "read_ca", "attributes", "judge", "explain_chain", "pem_certificates", "der.children",
-         "read_csr", "read_csr, signed again", "names_asked", "crl_ders", "judge_crl", "listed")  # fmt: skip
+         "read_csr", "read_csr, signed again", "names_asked", "crl_ders", "judge_crl", "listed", "judge_ocsp", "judge_ocsp, signed again")  # fmt: skip
 
 
 def tried(parse: Parse, data: bytes) -> object:

@@ -14,7 +14,7 @@ from hypothesis import given
 from handfast.trust import leaf
 from handfast.trust.addresses import StatusSite
 from handfast.trust.plan import LeafPlan
-from handfast.trust.profile import RESPONDER
+from handfast.trust.profile import MUST_STAPLE, RESPONDER
 from tests.trust.material import ca_der, issuer_key, planned, plans, request
 
 
@@ -57,6 +57,8 @@ def _status(plan: LeafPlan) -> Iterator[x509.ExtensionType]:
         yield x509.CRLDistributionPoints([x509.DistributionPoint(uris[:1], None, None, None)])
         methods = (AuthorityInformationAccessOID.OCSP, AuthorityInformationAccessOID.CA_ISSUERS)
         yield x509.AuthorityInformationAccess(list(map(x509.AccessDescription, methods, uris[1:])))
+    if plan.profile is MUST_STAPLE:
+        yield x509.TLSFeature([x509.TLSFeatureType.status_request])
 
 
 @given(plans())
@@ -78,6 +80,12 @@ def test_the_template_of_a_responder_is_right():
     asked = request(reserved=True, ttl=timedelta(days=7), profile=RESPONDER)
     plan = planned(asked, status=StatusSite("http://status.example.org"))
     assert plan.status is None
+    assert leaf.tbs(plan) == built(plan).tbs_certificate_bytes
+
+
+def test_the_template_of_one_that_demands_a_staple_is_right():
+    """The TLS feature extension names status_request, behind all others (RFC 7633)."""
+    plan = planned(request(reserved=True, profile=MUST_STAPLE), status=StatusSite("http://status.example.org"))
     assert leaf.tbs(plan) == built(plan).tbs_certificate_bytes
 
 

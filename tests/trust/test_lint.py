@@ -21,7 +21,7 @@ from handfast.trust import addresses, der, leaf
 from handfast.trust.addresses import StatusAddresses, StatusSite
 from handfast.trust.lint import LintedPlan, compare, lint
 from handfast.trust.plan import LeafPlan
-from handfast.trust.profile import RESPONDER, SERVER_AUTH
+from handfast.trust.profile import MUST_STAPLE, RESPONDER, SERVER_AUTH
 from tests.trust.material import DOMAIN, csr_facts, issuer, issuer_key, planned, plans, private_key, request
 
 CDP, AIA, NOT_CHECKED = "2.5.29.31", "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.48.1.5"
@@ -157,6 +157,62 @@ def test_an_extension_that_a_leaf_must_not_have_so_is_found(oid: str, value: byt
     assert findings(tbs, plan) & {finding, "bytes"}
 
 
+@pytest.mark.parametrize(
+    ("oid", "value", "finding"),
+    [
+        (USAGE, der.extension(USAGE, der.bit_string(b"\x80\x00", 7), critical=True), "usage"),
+        (USAGE, der.extension(USAGE, der.bit_string(b"\x80", 0), critical=True), "usage"),
+        (SAN, der.sequence(der.oid(SAN), b"\x01\x01\x00", der.octet_string(der.sequence(URI, A, B))), "names"),
+    ],
+)
+def test_a_second_spelling_of_the_same_is_found(oid: str, value: bytes, finding: str):
+    """Octets and bits that say nothing have no place in DER, whether the library passes over them or not."""
+    plan = good()
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({oid: value}))
+    assert findings(tbs, plan) & {finding, "bytes"}
+
+
+def test_another_order_is_found():
+    """What is signed is what was planned, and not something that means the same."""
+    plan = good()
+    fields = der.children(leaf.tbs(plan))
+    (together,) = der.children(fields[7])
+    turned = der.tlv(0xA3, der.sequence(*reversed(der.children(together))))
+    assert findings(with_field(leaf.tbs(plan), 7, turned), plan) == {"extensions"}
+
+
+def test_a_usage_goes_by_the_key_in_the_bytes():
+    """A plan that calls an elliptic curve RSA would let it encrypt."""
+    plan = good()
+    lying = replace(plan, subject=replace(plan.subject, key=csr_facts("rsa2048").key))
+    assert findings(leaf.tbs(lying), lying) == {"usage"}
+
+
+def test_a_key_that_the_plan_names_otherwise_is_found():
+    """Its identifier is worked out from the bits that stand there."""
+    plan = good()
+    lying = replace(plan, subject=replace(plan.subject, key_id=csr_facts("p384").key_id))
+    assert findings(leaf.tbs(lying), lying) == {"subject_key_id"}
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda oid, value, *, critical=False: der.sequence(der.oid(oid), der.tlv(0x0C, value)),  # noqa: ARG005 - left out
+        lambda oid, value, *, critical=False: der.sequence(der.oid(oid), b"\x01\x01\xff", der.octet_string(value)),  # noqa: ARG005 - as above
+        lambda oid, value, *, critical=False: der.sequence(der.oid("1.2.3"), der.octet_string(value)),  # noqa: ARG005 - as above
+    ],
+    ids=["no octets", "all critical", "another name"],
+)
+def test_a_mistake_in_what_writer_and_linter_share_is_found(
+    monkeypatch: pytest.MonkeyPatch, spoilt: Callable[..., bytes]
+):
+    """Both put extensions into frames by the same lines, so the library reads the frames."""
+    monkeypatch.setattr(der, "extension", spoilt)
+    plan = planned(request(DOMAIN.id("never/seen"), dns=DNS))
+    assert findings(leaf.tbs(plan), plan) & {"extensions", "bytes"}
+
+
 @pytest.mark.parametrize("oid", [SAN, EKU, SKI, AKI, USAGE, CONSTRAINTS])
 def test_an_extension_that_is_missing_is_found(oid: str):
     """Each of the six has to be there."""
@@ -227,6 +283,39 @@ def test_a_responder_that_is_not_marked_is_found():
     assert findings(tbs, plan) == {"extensions"}
 
 
+FEATURES = "1.3.6.1.5.5.7.1.24"
+
+
+def features(*numbers: int, critical: bool = False) -> bytes:
+    return der.extension(FEATURES, der.sequence(*map(der.integer, numbers)), critical=critical)
+
+
+@pytest.mark.parametrize(
+    ("value", "finding"),
+    [
+        (None, "extensions"),
+        (features(5, critical=True), "extensions"),
+        (features(17), "features"),
+        (features(5, 17), "features"),
+        (features(), "bytes"),
+    ],
+)
+def test_one_that_does_not_demand_its_staple_as_planned_is_found(value: bytes | None, finding: str):
+    """Its clients would go on without one, or insist on what no gateway here offers."""
+    plan = planned(request(reserved=True, profile=MUST_STAPLE))
+    assert isinstance(lint(leaf.tbs(plan), plan), LintedPlan)
+    extensions = der.children(der.children(der.children(leaf.tbs(plan))[7])[0])
+    changed = der.tlv(0xA3, der.sequence(*extensions[:-1], value or b""))
+    assert finding in findings(with_field(leaf.tbs(plan), 7, changed), plan)
+
+
+def test_a_staple_that_nobody_planned_to_demand_is_found():
+    """Where nothing is stapled, clients that insist would all go."""
+    plan = good()
+    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({FEATURES: features(5)}))
+    assert findings(tbs, plan) == {"extensions"}
+
+
 def test_a_responder_that_lives_long_is_found():
     """Nobody can learn that it was revoked, so it is short-lived."""
     plan = planned(request(reserved=True, ttl=timedelta(days=8), profile=RESPONDER))
@@ -243,7 +332,9 @@ def test_an_extension_that_stands_there_twice_is_found():
 @pytest.mark.parametrize(
     ("at", "value", "finding"),
     [
+        (0, der.tlv(0xA0, der.integer(0)), "version"),
         (0, der.tlv(0xA0, der.integer(1)), "version"),
+        (6, der.tlv(0x81, b"\x00unique"), "version"),
         (2, der.sequence(der.oid("1.2.840.10045.4.3.3")), "algorithm"),
         (3, leaf.common_name("Another CA"), "issuer"),
         (5, leaf.common_name("admin"), "subject"),

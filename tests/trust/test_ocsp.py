@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from handfast.base.refusal import BadInput
 from handfast.base.windows import whole_second
 from handfast.trust import der
+from handfast.trust.facts import hex_serial
 from handfast.trust.ocsp import (
     MAX_CERTIFICATES,
     MAX_REQUEST_BYTES,
@@ -31,6 +32,7 @@ from handfast.trust.ocsp import (
     plan_response,
     tbs_response,
 )
+from handfast.trust.ocsp import question as ours
 from handfast.trust.revocation import RevocationReason
 from tests.trust.material import NOW, ca_der, issuer, issuer_key
 
@@ -92,6 +94,13 @@ def test_an_issuer_is_known_by_both_hashes(algorithm: hashes.HashAlgorithm):
     (asked,) = parse_request(question(0xABCDEF, algorithm=algorithm)).certificates
     assert asked.issuer in issuer_ids(issuer())
     assert asked.serial == "abcdef"
+
+
+@given(st.integers(1, 2**159 - 1))
+def test_our_own_question_is_the_one_that_the_library_writes(serial: int):
+    """By SHA-1 and without a nonce: the certificate's id is the same, octet by octet."""
+    asked = ours(issuer(), hex_serial(serial))
+    assert asked == parse_request(question(serial, algorithm=hashes.SHA1()))
 
 
 def test_an_issuer_of_another_hash_is_nobody_we_know():

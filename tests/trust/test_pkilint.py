@@ -21,6 +21,8 @@ from pkilint.validation import ValidationFindingSeverity, Validator
 from handfast.base.refusal import require
 from handfast.base.windows import Window
 from handfast.io.authorities import Authority, create_authority
+from handfast.io.authority_files import read_certificate
+from handfast.io.ca_certificates import Wanted
 from handfast.trust import leaf, revocation
 from handfast.trust.addresses import StatusSite
 from handfast.trust.lint import compare, lint
@@ -35,7 +37,7 @@ from handfast.trust.ocsp import (
     tbs_response,
 )
 from handfast.trust.plan import LeafRequest, plan, read_csr, serial_from
-from handfast.trust.profile import LEAF, RESPONDER, Profile
+from handfast.trust.profile import LEAF, MUST_STAPLE, RESPONDER, Profile
 from handfast.trust.revocation import CrlOutline, RevocationReason, Revoked, crl_plan
 from tests.support.clock import START, FakeClock
 from tests.trust.material import DOMAIN, csr_der, private_key
@@ -76,17 +78,20 @@ class Signed:
     """One of each kind of document, by a fresh authority."""
 
     def __init__(self, directory: Path) -> None:
-        self.authority: Authority = create_authority(directory, DOMAIN, FakeClock(), None)
+        self.directory = directory
+        self.authority: Authority = create_authority(directory, DOMAIN, FakeClock(), None, Wanted(site=SITE))
 
     def everything(self) -> dict[str, Document]:
         made = self.authority
         return {
             "root": Document("root", made.root_der),
             "issuing": Document("issuing", made.issuing_der),
+            "CA responder": Document("responder", read_certificate(self.directory / "ocsp.pem")),
             **{f"leaf, {key}": Document("leaf", self.leaf(key)) for key in ("p256", "p384", "ed25519", "rsa2048")},
             "leaf, DNS names": Document("leaf", self.leaf(dns=("a.internal", "*.b.internal"))),
             "leaf, long name": Document("leaf", self.leaf(identity=f"team/{'x' * 200}")),
             "leaf, status": Document("leaf", self.leaf(status=SITE)),
+            "leaf, must staple": Document("leaf", self.leaf(status=SITE, profile=MUST_STAPLE)),
             "responder": Document("responder", self.leaf(profile=RESPONDER, identity="handfast/ocsp")),
             **{f"CRL, {kind}": Document("crl", der) for kind, der in self.lists()},
             "CRL, root": Document("crl", self.root_crl()),

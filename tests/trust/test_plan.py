@@ -15,6 +15,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window, whole_second
+from handfast.trust import der
 from handfast.trust.entries import LONGEST_TTL, Workload
 from handfast.trust.plan import CsrFacts, LeafPlan, LeafRequest, is_dns_name, plan, read_csr, serial_from
 from handfast.trust.profile import LEAF
@@ -73,12 +74,32 @@ def test_a_csr_for_a_key_with_a_small_exponent_is_refused():
     assert reason(read_csr(csr_der(rsa.generate_private_key(3, 2048)))) is Reason.ISSUANCE_KEY_NOT_ALLOWED
 
 
-@pytest.mark.parametrize("kind", ["p256", "ed25519", "rsa2048"])
+@pytest.mark.parametrize("kind", ["p256", "p384", "ed25519", "rsa2048"])
 def test_a_csr_that_is_not_signed_with_its_own_key_is_refused(kind: str):
     """A changed signature proves nothing."""
     data = bytearray(csr_der(private_key(kind)))
     data[-1] ^= 1
     assert reason(read_csr(bytes(data))) is Reason.ISSUANCE_BAD_PROOF
+
+
+@pytest.mark.parametrize("digest", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()], ids=lambda one: one.name)
+def test_a_csr_may_be_signed_with_any_digest(digest: hashes.HashAlgorithm):
+    """The request names it, and what it names is what is checked."""
+    made = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(private_key(), digest)
+    assert made.is_signature_valid
+    assert isinstance(read_csr(made.public_bytes(Encoding.DER)), CsrFacts)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["1.2.840.10045.4.3.3", "1.2.840.113549.1.1.11", "1.3.101.112", "1.2.3"],
+    ids=["sha384", "rsa", "ed25519", "unknown"],
+)
+def test_a_csr_that_names_another_algorithm_than_its_own_is_refused(other: str):
+    """One digest for another, or another kind of key's signature, proves nothing."""
+    request_info, _, signature = der.children(csr_der(private_key()))
+    data = der.sequence(request_info, der.sequence(der.oid(other)), signature)
+    assert reason(read_csr(data)) is Reason.ISSUANCE_BAD_PROOF
 
 
 def test_a_csr_with_another_name_than_was_signed_is_refused():

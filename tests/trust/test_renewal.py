@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from handfast.base.windows import Window
 from handfast.trust.facts import facts, fingerprint
 from handfast.trust.renewal import SPREAD, Counting, counting, renew_at, superseded
-from handfast.trust.rotation import SETTLE
+from handfast.trust.rotation import SETTLE, Pace
 from tests.trust.material import ca_der
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -45,6 +45,13 @@ def test_superseded_it_is_renewed_soon_and_never_later_than_in_time(life: timede
     in_time = window.renew_at(jitter)
     assert due <= in_time
     assert due == in_time or told + SETTLE <= due <= told + SETTLE + min(SPREAD, life / 20)
+
+
+def test_a_quicker_pace_renews_earlier():
+    """Both the wait and the spread shrink."""
+    pace, window = Pace(timedelta(seconds=1)), Window(NOW, NOW + timedelta(days=1))
+    dues = [renew_at(window, jitter, NOW, pace) - NOW for jitter in (-1, 1)]
+    assert dues == [timedelta(seconds=1), timedelta(seconds=7)]
 
 
 def test_a_fleet_that_was_told_at_once_does_not_come_at_once():

@@ -22,7 +22,9 @@ from handfast.trust.rotation import (
     Facts,
     Generation,
     Generations,
+    Holder,
     Leaves,
+    Pace,
     Stage,
     Step,
     Verb,
@@ -32,7 +34,7 @@ from handfast.trust.rotation import (
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 YEAR, ROOT_LIFE = 365 * DAY, 3652 * DAY
-SOME = Leaves(2, ("ledger", "payments"), NOW + HOUR)
+SOME = Leaves(2, (Holder("ledger", 1, NOW + HOUR), Holder("payments", 1, NOW)), NOW + HOUR)
 
 
 def first(begins: datetime = NOW) -> Generations:
@@ -103,6 +105,16 @@ def test_no_step_follows_before_every_server_has_the_one_before(taken: tuple[Ver
     assert held.until
     assert held.strands == 0
     assert next_step(at(*taken), now=held.until)
+
+
+@pytest.mark.parametrize(("taken", "settles"), [((Verb.PUBLISH,), 1), ((Verb.PUBLISH, Verb.SWITCH), 2)])
+def test_where_all_is_on_one_host_a_step_settles_sooner(taken: tuple[Verb, ...], settles: int):
+    """What follows from that, too: the looks of the server, and the early renewals."""
+    pace = Pace(timedelta(seconds=1))
+    (held,) = rotation.outlook(at(*taken), Facts(now=NOW, pace=pace)).waiting
+    assert held.until == NOW + settles * pace.settle
+    assert next_step(at(*taken), now=held.until, pace=pace)
+    assert (pace.spread, pace.every_s) == (timedelta(seconds=6), 0.5)
 
 
 def test_the_old_one_retires_after_its_last_leaf():
@@ -299,7 +311,7 @@ class World:
         return Facts(
             now=self.now,
             agents=agents,
-            unaware=Leaves(len(unaware), tuple(leaf.name for leaf in unaware)),
+            unaware=Leaves(len(unaware), tuple(Holder(leaf.name, 1, NOW) for leaf in unaware)),
             dependent={number: Leaves(len(leaves)) for number, leaves in of.items()},
         )
 

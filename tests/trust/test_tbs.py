@@ -1,11 +1,14 @@
 from hashlib import sha256
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from handfast.base.refusal import BadInput
 from handfast.trust import der
-from handfast.trust.tbs import key_digest
+from handfast.trust.tbs import key_digest, key_id
 from tests.support.pki import Pki
+from tests.trust.material import private_key
 
 
 @pytest.mark.parametrize("kind", ["ec", "rsa"])
@@ -27,3 +30,21 @@ def test_a_certificate_of_version_1_has_its_key_one_place_earlier():
     fields = [der.integer(n) for n in range(5)]
     key = der.sequence(der.integer(7))
     assert key_digest(der.sequence(*fields, key)) == sha256(key).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])
+def test_a_keys_identifier_is_the_librarys(kind: str):
+    """SHA-1 of the bits alone, however long the value before them says that they are."""
+    key = private_key(kind).public_key()
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert key_id(spki) == x509.SubjectKeyIdentifier.from_public_key(key).digest
+
+
+@pytest.mark.parametrize(
+    "spki",
+    [b"", b"x", der.sequence(), der.sequence(der.sequence()), der.sequence(der.sequence(), der.octet_string(b"x"))],
+)
+def test_what_is_no_key_has_no_identifier(spki: bytes):
+    """Algorithm and bits, and nothing else, are a SubjectPublicKeyInfo."""
+    with pytest.raises(BadInput):
+        key_id(spki)

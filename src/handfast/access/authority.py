@@ -117,13 +117,15 @@ class NameRule:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """How it is learned what an authority revoked: from a ``url``, or from lists that stand in the world itself (``pem``).
+    """How it is learned what an authority revoked: a list from a ``url``, lists in the world itself (``pem``), or by OCSP.
 
-    ``refuse`` is whether a certificate is refused where that is not known.
+    One of the three is not empty; ``ocsp`` is the responder's URL. ``refuse`` is whether a certificate is refused where it is not
+    known.
     """
 
     url: str = ""
     pem: str = ""
+    ocsp: str = ""
     refuse: bool = True
 
 
@@ -136,6 +138,11 @@ class ForeignAuthority:
     hosts: tuple[str, ...]
     identities: tuple[NameRule, ...]
     revocation: Revocation | None = None
+
+    @property
+    def responder(self) -> str:
+        """The URL of the OCSP responder that is asked for each of its certificates, empty where none is."""
+        return self.revocation.ocsp if self.revocation else ""
 
     def patterns(self, own: TrustDomain) -> tuple[IdentityPattern, ...]:
         """Give all the names that it can give."""

@@ -28,6 +28,7 @@ MAX_TEXT_BYTES = 1024
 
 AUTHORITY_KEYS = ("roots", "roots_pem", "hosts", "revocation", "identities")
 REVOCATION_KEYS = ("crl", "crl_pem", "ocsp", "when_unknown")
+SOURCES = {"crl", "crl_pem", "ocsp"}
 RULE_KEYS = ("match", "identity")
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?"
 URL_PATTERN = r"https?://[^/?#@\s]+(/[^#\s]*)?"
@@ -80,7 +81,8 @@ def authority_document(authority: ForeignAuthority) -> dict[str, object]:
     revocation = authority.revocation
     if revocation is None:
         return plain
-    source = {"crl": revocation.url} if revocation.url else {"crl_pem": revocation.pem}
+    sources = {"crl": revocation.url, "crl_pem": revocation.pem, "ocsp": revocation.ocsp}
+    source = {key: text for key, text in sources.items() if text}
     return plain | {"revocation": source | ({} if revocation.refuse else {"when_unknown": "accept"})}
 
 
@@ -155,16 +157,15 @@ def _host(hosts: Mapping[str, Node], text: str) -> str:
 
 def _revocation(node: Node) -> Revocation:
     found = table(node, REVOCATION_KEYS)
-    if "ocsp" in found.nodes:
-        raise found.nodes["ocsp"].place.error("OCSP is not yet supported", hint="use 'crl' with a URL or a file")
-    if ("crl" in found.nodes) == ("crl_pem" in found.nodes):
+    if len(SOURCES & set(found.nodes)) != 1:
         raise found.place.error(
-            "it needs either 'crl' or 'crl_pem'", hint="such as crl: http://crl.partner.example/ca.crl"
+            "it needs either 'crl' or 'crl_pem', or 'ocsp'", hint="such as crl: http://crl.partner.example/ca.crl"
         )
     unknown = value(found.nodes["when_unknown"], _when_unknown) if "when_unknown" in found.nodes else WHEN_UNKNOWN[0]
     return Revocation(
-        url=value(found.nodes["crl"], _url) if "crl" in found.nodes else "",
+        url=value(found.nodes["crl"], _list_url) if "crl" in found.nodes else "",
         pem=value(found.nodes["crl_pem"], _lists) if "crl_pem" in found.nodes else "",
+        ocsp=value(found.nodes["ocsp"], _url) if "ocsp" in found.nodes else "",
         refuse=unknown == WHEN_UNKNOWN[0],
     )
 
@@ -175,11 +176,15 @@ def _when_unknown(text: str) -> str:
     return text
 
 
-def _url(text: str) -> str:
+def _list_url(text: str) -> str:
     if "://" not in text:
         raise BadInput("this names a file", hint=_ONLY_APPLY.format("'crl_pem'"))
+    return _url(text)
+
+
+def _url(text: str) -> str:
     if len(text) > MAX_URL_BYTES or not text.isascii() or not re.fullmatch(URL_PATTERN, text):
-        raise BadInput(f"{text[:80]!r} is not a URL of a revocation list", hint="it begins with http:// or https://")
+        raise BadInput(f"{text[:80]!r} is not a URL that can be asked", hint="it begins with http:// or https://")
     return text
 
 

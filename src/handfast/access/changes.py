@@ -21,6 +21,7 @@ _UNWRITTEN: Mapping[str, str] = {
     "methods": "any",
     "mode": RouteMode.ENFORCE.value,
     "session": "false",
+    "must_staple": "false",
     "ttl": duration_text(DEFAULT_TTL),
     "certificate": CertificateMode.REQUIRED.value,
 }

@@ -33,7 +33,7 @@ MAX_RULES = 1000
 MAX_METHODS = 32
 MAX_HEADERS = 32
 
-HOST_KEYS = ("listen", "clients", "routes", "session")
+HOST_KEYS = ("listen", "clients", "routes", "session", "must_staple")
 CLIENTS_KEYS = ("trust", "certificate")
 ROUTE_KEYS = ("path", "upstream", "allow", "deny", "methods", "mode", "headers")
 RULE_KEYS = ("identity", "methods")
@@ -49,7 +49,7 @@ def parse_host(name: str, node: Node, *, own: TrustDomain, authorities: Iterable
     placed(found.place, lambda: values.dns_name(name))
     listen = value(found.need("listen", hint="the port to serve on, such as 8443"), values.listen)
     clients = _clients(found.nodes.get("clients"), name, own, tuple(authorities))
-    session = value(found.nodes["session"], values.truth) if "session" in found.nodes else False
+    session, must_staple = _truth(found, "session"), _truth(found, "must_staple")
     if session and clients.certificate is CertificateMode.OFF:
         raise found.nodes["session"].place.error(
             "a session is bound to a certificate, and this host asks for none",
@@ -61,7 +61,7 @@ def parse_host(name: str, node: Node, *, own: TrustDomain, authorities: Iterable
         raise routes_node.place.error("a host needs at least one route")
     distinct([_path_node(route) for route in route_nodes], lambda path: value(path, values.path))
     routes = [_route(route, own, clients.certificate, session=session) for route in route_nodes]
-    return Host(name, listen, clients, tuple(sorted(routes, key=lambda route: route.path)), session)
+    return Host(name, listen, clients, tuple(sorted(routes, key=lambda route: route.path)), session, must_staple)
 
 
 def host_document(host: Host, *, own: TrustDomain) -> dict[str, object]:
@@ -74,7 +74,12 @@ def host_document(host: Host, *, own: TrustDomain) -> dict[str, object]:
         },
         "routes": [_route_document(route, own) for route in host.routes],
     }
-    return plain | ({"session": True} if host.session else {})
+    more = {"session": host.session, "must_staple": host.must_staple}
+    return plain | {key: True for key, wanted in more.items() if wanted}
+
+
+def _truth(found: Table, key: str) -> bool:
+    return value(found.nodes[key], values.truth) if key in found.nodes else False
 
 
 # Clients

@@ -161,13 +161,17 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One server name that gateways serve. ``session`` asks for the ``Handfast_Authorization`` cookie."""
+    """One server name that gateways serve. ``session`` asks for the ``Handfast_Authorization`` cookie.
+
+    ``must_staple``: its certificate tells clients to insist on a stapled OCSP response (RFC 7633).
+    """
 
     name: str
     listen: Listen
     clients: Clients
     routes: tuple[Route, ...]
     session: bool = False
+    must_staple: bool = False
 
     def route_for(self, path: str) -> Route | None:
         """Give the route with the longest path that matches."""

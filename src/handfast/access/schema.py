@@ -108,10 +108,11 @@ def _revocation() -> Schema:
         "default": authority_file.WHEN_UNKNOWN[0],
     }
     text = _text("The text of such a file.", r"[\s\S]*-----BEGIN X509 CRL-----[\s\S]*")
-    parts = {"crl": crl, "crl_pem": text, "when_unknown": unknown}
+    ocsp = _text("Where an OCSP responder is asked.", authority_file.URL_PATTERN, "http://ocsp.partner.example")
+    parts = {"crl": crl, "crl_pem": text, "ocsp": ocsp, "when_unknown": unknown}
     return {
         **_object("How it is learned what the authority revoked.", parts, []),
-        "oneOf": [{"required": ["crl"]}, {"required": ["crl_pem"]}],
+        "oneOf": [{"required": ["crl"]}, {"required": ["crl_pem"]}, {"required": ["ocsp"]}],
     }
 
 
@@ -138,7 +139,13 @@ def _workload() -> Schema:
         "1h",
         "7d",
     )
-    return _or_nothing(_object("A workload.", {"dns": names, "ttl": ttl}, []))
+    owner = _text(
+        "Who looks after its certificates: a team, an address.",
+        r"\S([^\x00-\x1f\x7f]*\S)?",
+        "team-payments",
+        most=values.LONGEST_OWNER,
+    )
+    return _or_nothing(_object("A workload.", {"dns": names, "ttl": ttl, "owner": owner}, []))
 
 
 def _host() -> Schema:
@@ -157,6 +164,11 @@ def _host() -> Schema:
             "routes": {**_list("What is served below which path.", _route(), host_file.MAX_ROUTES), "minItems": 1},
             "session": {
                 "description": "Whether a client with a certificate gets a Handfast_Authorization cookie.",
+                "type": "boolean",
+                "default": False,
+            },
+            "must_staple": {
+                "description": "Whether its certificate tells clients to insist on a stapled OCSP response (RFC 7633).",
                 "type": "boolean",
                 "default": False,
             },

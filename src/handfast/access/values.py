@@ -20,6 +20,7 @@ ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - a gateway serves other hosts; who must n
 MAX_DNS_BYTES = 253
 MAX_PATH_BYTES = 1024
 MAX_TOKEN_BYTES = 64
+LONGEST_OWNER = 256
 
 DNS_PATTERN = r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 PATH_PATTERN = r"/[A-Za-z0-9._~!$&'()+,;=:@/-]*"
@@ -73,6 +74,19 @@ def duration(text: str) -> timedelta:
         least, most = duration_text(SHORTEST_TTL), duration_text(LONGEST_TTL)
         raise BadInput(f"{text} is out of bounds", hint=f"a certificate lives from {least} to {most}")
     return length
+
+
+def owner(text: str) -> str:
+    """Read who looks after something: a team, an address. It is 1 to 256 characters that can be printed, as it stands in tables.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    if not 1 <= len(text) <= LONGEST_OWNER or not text.isprintable() or text != text.strip():
+        raise BadInput(
+            f"{text[:80]!r} is not an owner", hint=f"write a team or an address, of {LONGEST_OWNER} characters at most"
+        )
+    return text
 
 
 def duration_text(length: timedelta) -> str:

@@ -8,7 +8,7 @@ the name tells them apart. Refuses to know how TLS verified. `envoy/access.lua` 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from handfast.access.authority import ForeignAuthority, give_name
@@ -22,6 +22,7 @@ from handfast.base.windows import to_unix
 from handfast.trust.facts import CertificateFacts
 from handfast.trust.foreign import ForeignCa, attributes, issuer_name
 from handfast.trust.foreign_crl import RevocationList
+from handfast.trust.standing import Word
 
 NEVER = -1
 """Until when a revocation list counts that is not needed."""
@@ -31,17 +32,21 @@ NEVER = -1
 class Issuer:
     """All CAs of one name that may issue leaves at a host; ``authority`` is empty for ours.
 
-    ``subject`` is their Name as it stands in their certificates, ``keys`` their key identifiers (hex). ``serials`` are revoked.
+    ``subject`` is their Name as it stands in their certificates. ``keys`` says of each of their key identifiers (hex) when it stops to
+    count, in Unix seconds, and ``ends`` when the first of them does: so long counts a leaf that names no key. ``serials`` are revoked.
     ``until`` is when the lists of all of them count, in Unix seconds: `NEVER` where none is needed, 0 where one is lacking.
-    ``revoked``: the CA is revoked itself.
+    ``revoked``: the CA is revoked itself. ``asked``: a responder is asked for each of its leaves, and whom it does not know is
+    accepted or refused, as ``when_unknown`` says; empty where none is asked.
     """
 
     subject: bytes
     authority: str
-    keys: tuple[str, ...]
+    keys: Mapping[str, int]
+    ends: int
     serials: frozenset[str] = frozenset()
     until: int = NEVER
     revoked: bool = False
+    asked: str = ""
 
 
 def issuers_at(
@@ -57,9 +62,7 @@ def issuers_at(
     for name in host.clients.partners:
         authority = world.authorities[name]
         held = {one.ca: one for one in world.lists.get(name, ())}
-        found += _issuers(
-            name, authority.cas, held, needed=authority.revocation is not None and authority.revocation.refuse
-        )
+        found += _partners(authority, held)
     if len({one.subject for one in found}) < len(found):
         raise BadInput(
             "two authorities at one host have CAs of the same name", hint="let them count at different hosts"
@@ -67,19 +70,31 @@ def issuers_at(
     return tuple(found)
 
 
+def _partners(authority: ForeignAuthority, lists: Mapping[str, RevocationList]) -> list[Issuer]:
+    refuse = authority.revocation is not None and authority.revocation.refuse
+    if not authority.responder:
+        return _issuers(authority.name, authority.cas, lists, needed=refuse)
+    found = _issuers(authority.name, authority.cas, {}, needed=False)
+    return [replace(one, asked="refuse" if refuse else "accept") for one in found]
+
+
 def _issuers(
     authority: str, cas: Sequence[ForeignCa], lists: Mapping[str, RevocationList], *, needed: bool
 ) -> list[Issuer]:
-    revoked, found = _revoked(cas, lists), list[Issuer]()
+    revoked, ends, found = _revoked(cas, lists), _ends(cas), list[Issuer]()
     for subject in sorted({ca.subject for ca in cas}):
         named = [ca for ca in cas if ca.subject == subject]
         held = [lists[ca.fingerprint] for ca in named if ca.fingerprint in lists]
         until = min(one.until for one in held) if len(held) == len(named) else 0
+        # A CA that was renewed with its key counts as long as the longer certificate; with another key each counts for itself.
+        by_key = {ca.key: max(ends[one.fingerprint] for one in named if one.key == ca.key) for ca in named}
+        keys = {ca.key_id: min(by_key[one.key] for one in named if one.key_id == ca.key_id) for ca in named}
         found.append(
             Issuer(
                 subject=subject,
                 authority=authority,
-                keys=tuple(sorted({ca.key_id for ca in named})) if all(ca.key_id for ca in named) else (),
+                keys=dict(sorted(keys.items())) if all(keys) else {},
+                ends=min(by_key.values()),
                 serials=frozenset(serial for one in held for serial in one.serials),
                 until=until if needed else NEVER,
                 revoked=any(ca.fingerprint in revoked for ca in named),
@@ -100,6 +115,19 @@ def _revoked(cas: Sequence[ForeignCa], lists: Mapping[str, RevocationList]) -> s
     return gone
 
 
+def _ends(cas: Sequence[ForeignCa]) -> dict[str, int]:
+    """Give when each CA stops to count, in Unix seconds: at its own end, or with the last of those that may have issued it.
+
+    TLS stops at the CA that it was given, and looks at none above it.
+    """
+    ends = {ca.fingerprint: to_unix(ca.window.not_after) for ca in cas}
+    for _ in cas:  # a chain is no longer than that
+        for ca in cas:
+            above = [ends[one.fingerprint] for one in cas if one.subject == ca.issuer]
+            ends[ca.fingerprint] = min(ends[ca.fingerprint], max(above, default=ends[ca.fingerprint]))
+    return ends
+
+
 def recognise(
     leaf: bytes,
     seen: CertificateFacts,
@@ -108,8 +136,11 @@ def recognise(
     *,
     revoked: Container[str],
     now: datetime,
+    said: Word = Word.UNKNOWN,
 ) -> SpiffeId | Refusal:
     """Say who bears a leaf (DER, with its facts) that TLS verified at a host with these issuers.
+
+    ``said`` is what its issuer's responder says of it, where one is asked. Who would be refused anyhow is not asked for.
 
     Raises:
         BadInput: the leaf cannot be read.
@@ -117,10 +148,14 @@ def recognise(
     issuer = _issuer(leaf, seen, issuers)
     against = standing(seen, revoked=revoked, now=now)
     if against is None or against.reason is not Reason.REVOKED:
-        against = _list_ended(seen, issuer, now) or against
+        against = _ended(seen, issuer, now) or against
     if against is None and issuer is None:
         against = Refusal(Reason.CHAIN_UNKNOWN_AUTHORITY, {"issuer": seen.issuer[:200]})
-    return against or _named(leaf, seen, issuer, world)
+    if against:
+        return against
+    assert issuer
+    visitor = _named(leaf, seen, issuer, world)
+    return visitor if isinstance(visitor, Refusal) else _disowned(seen, issuer, said) or visitor
 
 
 def _issuer(leaf: bytes, seen: CertificateFacts, issuers: Iterable[Issuer]) -> Issuer | None:
@@ -129,15 +164,21 @@ def _issuer(leaf: bytes, seen: CertificateFacts, issuers: Iterable[Issuer]) -> I
     return None if issuer and seen.aki and issuer.keys and seen.aki not in issuer.keys else issuer
 
 
-def _list_ended(seen: CertificateFacts, issuer: Issuer | None, now: datetime) -> Refusal | None:
-    """Refuse after the end of the list. Where the leaf itself ends before that, its own end is what is told."""
-    if issuer is None or not 0 < issuer.until < to_unix(seen.window.not_after) or to_unix(now) < issuer.until:
+def _ended(seen: CertificateFacts, issuer: Issuer | None, now: datetime) -> Refusal | None:
+    """Refuse after the end of the issuer or its list, whatever TLS saw when the connection began. What ended first is what is told."""
+    if issuer is None:
         return None
-    return Refusal(Reason.REVOCATION_CRL_EXPIRED, {"authority": issuer.authority})
+    ca = issuer.keys.get(seen.aki, issuer.ends)
+    leaf, listed = to_unix(seen.window.not_after), issuer.until if issuer.until > 0 else ca
+    first = min(leaf, listed, ca)
+    if to_unix(now) < first or first == leaf:
+        return None
+    if first == issuer.until:
+        return Refusal(Reason.REVOCATION_CRL_EXPIRED, {"authority": issuer.authority})
+    return Refusal(Reason.CHAIN_ISSUER_EXPIRED, {"issuer": seen.issuer[:200]})
 
 
-def _named(leaf: bytes, seen: CertificateFacts, issuer: Issuer | None, world: World) -> SpiffeId | Refusal:
-    assert issuer
+def _named(leaf: bytes, seen: CertificateFacts, issuer: Issuer, world: World) -> SpiffeId | Refusal:
     if against := unfit(seen) or _counted_out(seen, issuer):
         return against
     if issuer.authority:
@@ -151,6 +192,15 @@ def _counted_out(seen: CertificateFacts, issuer: Issuer) -> Refusal | None:
     if issuer.revoked:
         return Refusal(Reason.REVOKED_ISSUER, {"issuer": seen.issuer[:200]})
     return Refusal(Reason.REVOCATION_NO_CRL, {"issuer": seen.issuer[:200]}) if issuer.until == 0 else None
+
+
+def _disowned(seen: CertificateFacts, issuer: Issuer, said: Word) -> Refusal | None:
+    if not issuer.asked or said is Word.GOOD:
+        return None
+    if said is Word.REVOKED:
+        return Refusal(Reason.REVOKED, {"serial": seen.serial})
+    unknown = Refusal(Reason.REVOCATION_STATUS_UNKNOWN, {"authority": issuer.authority, "serial": seen.serial})
+    return unknown if issuer.asked == "refuse" else None
 
 
 def not_lent(visitor: SpiffeId | Refusal, authorities: Iterable[ForeignAuthority]) -> SpiffeId | Refusal:

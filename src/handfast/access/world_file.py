@@ -32,7 +32,7 @@ MAX_WORKLOADS = 10_000
 MAX_DNS_NAMES = 64
 
 WORLD_KEYS = ("trust_domain", "issuance", "authorities", "workloads", "hosts")
-WORKLOAD_KEYS = ("dns", "ttl")
+WORKLOAD_KEYS = ("dns", "ttl", "owner")
 LATER: Mapping[str, str] = {
     "services": "remove it; for now a gateway in front of the service does its part: see 'hosts'",
 }
@@ -124,7 +124,8 @@ def _workload(name: str, node: Node, own: TrustDomain) -> Workload:
     dns_nodes = items(found.nodes["dns"], most=MAX_DNS_NAMES) if "dns" in found.nodes else ()
     dns = distinct(dns_nodes, lambda one: value(one, values.dns_name))
     ttl = value(found.nodes["ttl"], values.duration) if "ttl" in found.nodes else DEFAULT_TTL
-    return Workload(identity, dns, ttl)
+    owner = value(found.nodes["owner"], values.owner) if "owner" in found.nodes else ""
+    return Workload(identity, dns, ttl, owner)
 
 
 def _name(name: str, own: TrustDomain) -> SpiffeId:
@@ -137,7 +138,9 @@ def _name(name: str, own: TrustDomain) -> SpiffeId:
 
 def _workload_document(workload: Workload) -> dict[str, object]:
     plain: dict[str, object] = {"dns": list(workload.dns)} if workload.dns else {}
-    return plain if workload.ttl == DEFAULT_TTL else plain | {"ttl": values.duration_text(workload.ttl)}
+    if workload.ttl != DEFAULT_TTL:
+        plain["ttl"] = values.duration_text(workload.ttl)
+    return plain | {"owner": workload.owner} if workload.owner else plain
 
 
 # Hosts together

@@ -22,6 +22,7 @@ from handfast.io.ports import Clock
 from handfast.io.topic import Topic
 from handfast.trust.facts import pem_certificates
 from handfast.trust.renewal import Counting, renew_at, superseded
+from handfast.trust.rotation import PACE, Pace
 
 _log = structlog.get_logger("handfast")
 
@@ -32,9 +33,9 @@ Ask = Callable[[str], Awaitable[CertificateAnswer]]
 class Kept:
     """One credential in one file, kept fresh."""
 
-    def __init__(self, path: Path, clock: Clock, ask: Ask) -> None:
+    def __init__(self, path: Path, clock: Clock, ask: Ask, pace: Pace = PACE) -> None:
         """Begin with what is on disk, if that still counts."""
-        self._path, self._clock, self._ask = path, clock, ask
+        self._path, self._clock, self._ask, self._pace = path, clock, ask, pace
         self._jitter = random.uniform(-1, 1)  # noqa: S311 - spreads renewals, keeps no secret
         self._alone = asyncio.Lock()
         self._told: Topic[Counting | None] = Topic(None)
@@ -43,18 +44,18 @@ class Kept:
         held = load(path)
         self.current: Topic[Credential | None] = Topic(held if held and held.window.contains(clock.now()) else None)
 
-    async def ensure(self) -> Credential:
-        """Give the credential, after getting the first or the next one where that is due.
+    async def ensure(self, *, anew: bool = False) -> Credential:
+        """Give the credential, after getting the first or the next one where that is due; with ``anew`` it is due now.
 
         Raises:
             HandfastError: there is none that counts, and none is to be had.
         """
         async with self._alone:
-            return await self._ensured()
+            return await self._ensured(anew=anew)
 
-    async def _ensured(self) -> Credential:
+    async def _ensured(self, *, anew: bool) -> Credential:
         held = self.current.value
-        if held and self._clock.now() < self._due(held):
+        if held and not anew and self._clock.now() < self._due(held):
             return held
         try:
             return await self._renew()
@@ -93,7 +94,7 @@ class Kept:
             self._superseded_since = self._superseded_since or self._clock.now()
 
     def _due(self, held: Credential) -> datetime:
-        return renew_at(held.window, self._jitter, self._superseded_since)
+        return renew_at(held.window, self._jitter, self._superseded_since, self._pace)
 
     async def wait(self) -> None:
         """Wait until it is worth looking again, or until `told` says something new."""
@@ -106,11 +107,11 @@ class Kept:
             told.cancel()
 
     def next_look(self) -> float:
-        """Give the seconds until it is worth looking again: at the time of renewal, or a tenth of what is left."""
+        """Give the seconds until it is worth looking again: at the time of renewal, and after one that failed a tenth of what is left."""
         held = self.current.value
         if held is None:
             return 1.0
         now = self._clock.now()
         due = (self._due(held) - now).total_seconds()
         left = (held.window.not_after - now).total_seconds()
-        return max(due, min(left / 10, 60.0), 0.5)
+        return due if due > 0 else max(min(left / 10, self._pace.spread.total_seconds()), 0.5)

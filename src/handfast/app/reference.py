@@ -15,6 +15,7 @@ from typing import Any, cast
 import typer
 
 from handfast.app.cli import app
+from handfast.app.cli.verbs import loaded
 from handfast.app.server.build import endpoints
 from handfast.app.server.endpoints import openapi
 from handfast.app.server.platform import Platform
@@ -59,7 +60,7 @@ def _describe(command: Any, path: str) -> Iterator[str]:  # noqa: ANN401 - Typer
     """Describe a command, or all below a group."""
     if below := getattr(command, "commands", None):
         for name, found in below.items():
-            yield from _describe(found, f"{path} {name}")
+            yield from _describe(loaded(found), f"{path} {name}")
         return
     yield f"\n## {path}\n\n{_plain(command.help or '')}\n"
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]

@@ -5,11 +5,10 @@ The agent reaches the server by the API alone, as a remote one would. What is on
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +16,11 @@ from handfast.access.world_file import digest, parse_world
 from handfast.app import demo
 from handfast.app.agent.build import Agent, AgentConfig, build_agent
 from handfast.app.client import Api
-from handfast.app.domains import start_domains
-from handfast.app.keeping import Ask, Kept
+from handfast.app.domain_servers import start_domains
 from handfast.app.server.build import Server, ServerConfig, build_server
 from handfast.app.server.messages import CertificateAnswer, CertificateRequest, TokenAnswer, TokenRequest, WorldAnswer
 from handfast.app.server.status import NO_STATUS, StatusConfig
+from handfast.app.showing import showing
 from handfast.base.refusal import BadInput, HandfastError, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io.acme_challenges import DEFAULT_LOOKS, LookSettings
@@ -32,6 +31,7 @@ from handfast.io.postgres_session import Address
 from handfast.io.sealed import Passphrase
 from handfast.sdk.front import Front
 from handfast.trust.facts import issuer_facts, pem_certificates
+from handfast.trust.rotation import PACE, Pace
 
 AGENT = "local"
 READY_S = 20.0
@@ -60,6 +60,7 @@ class UpConfig:
     trust_domain: str = ""
     acme: LookSettings = DEFAULT_LOOKS
     status: StatusConfig = NO_STATUS
+    pace: Pace = PACE
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitS
     await agent.start()
     server.more_metrics.append(agent.envoy_metrics)
     if is_demo:
-        await _demo_client(config, clock, api, stack)
+        await _demo_client(config, server, clock, api, stack)
     await _wait_ready(server, agent)
     return Running(config, server, agent, is_demo, warnings, others)
 
@@ -138,13 +139,14 @@ async def _start_servers(
         database=config.database,
         acme=config.acme,
         status=config.status,
+        pace=config.pace,
     )
     server = await build_server(first, clock)
     stack.push_async_callback(server.stop)
     await server.start()
     others = await start_domains(first, clock, stack)
     api = await stack.enter_async_context(Api.local(server.socket))
-    await _operator(config, clock, api, stack)
+    await _operator(config, server, clock, api, stack)
     return server, others, api
 
 
@@ -187,6 +189,7 @@ def _agent_config(config: UpConfig, server: Server, api: Api) -> AgentConfig:
         token=lambda: _token(api),
         envoy=config.envoy,
         concurrency=config.workers,
+        pace=config.pace,
     )
 
 
@@ -235,10 +238,10 @@ def _alone(data: Path) -> Iterator[None]:
 # The operator
 
 
-async def _operator(config: UpConfig, clock: Clock, api: Api, stack: contextlib.AsyncExitStack) -> None:
+async def _operator(config: UpConfig, server: Server, clock: Clock, api: Api, stack: contextlib.AsyncExitStack) -> None:
     """Have a certificate for the operator, for use from elsewhere; here the local socket is enough."""
 
-    async def request(csr: str) -> CertificateAnswer:
+    async def first(csr: str) -> CertificateAnswer:
         asked = CertificateRequest(name=config.operator, csr=csr, operator=True, ttl_seconds=OPERATOR_TTL_S)
         return await api.call("POST", "/v1/certificates", CertificateAnswer, asked)
 
@@ -248,7 +251,7 @@ async def _operator(config: UpConfig, clock: Clock, api: Api, stack: contextlib.
         for name, text in _three_files(credential, "cert", "key").items():
             write_secret(directory / name, text.encode())
 
-    await _kept(directory / "credential.pem", clock, request, show, stack)
+    await stack.enter_async_context(showing(directory / "credential.pem", server, clock, first, show))
 
 
 def _three_files(credential: Credential, certificate: str, key: str) -> dict[str, str]:
@@ -257,23 +260,6 @@ def _three_files(credential: Credential, certificate: str, key: str) -> dict[str
         f"{certificate}.pem": credential.chain_pem,
         "ca.pem": credential.bundle_pem,
     }
-
-
-async def _kept(
-    path: Path, clock: Clock, request: Ask, show: Callable[[Credential], None], stack: contextlib.AsyncExitStack
-) -> None:
-    """Have a credential, show it in files of their own, and do so again whenever it is renewed."""
-    kept = Kept(path, clock, request)
-    show(await kept.ensure())
-
-    async def keep() -> None:
-        while True:
-            await clock.sleep(kept.next_look())
-            with contextlib.suppress(HandfastError):
-                show(await kept.ensure())
-
-    task = asyncio.create_task(keep())
-    stack.callback(task.cancel)
 
 
 # The demo
@@ -297,10 +283,12 @@ async def _start_demo(config: UpConfig, server: Server, stack: contextlib.AsyncE
     return text
 
 
-async def _demo_client(config: UpConfig, clock: Clock, api: Api, stack: contextlib.AsyncExitStack) -> None:
+async def _demo_client(
+    config: UpConfig, server: Server, clock: Clock, api: Api, stack: contextlib.AsyncExitStack
+) -> None:
     """Have the demo's client certificate in the files that curl and browsers take."""
 
-    async def request(csr: str) -> CertificateAnswer:
+    async def first(csr: str) -> CertificateAnswer:
         return await api.call(
             "POST", "/v1/certificates", CertificateAnswer, CertificateRequest(name=demo.CLIENT, csr=csr)
         )
@@ -312,4 +300,4 @@ async def _demo_client(config: UpConfig, clock: Clock, api: Api, stack: contextl
             write_secret(directory / name, text.encode())
         write_secret(directory / "client.p12", p12(credential, demo.CLIENT, P12_PASSWORD))
 
-    await _kept(directory / "credential.pem", clock, request, show, stack)
+    await stack.enter_async_context(showing(directory / "credential.pem", server, clock, first, show))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 
 from handfast.base.reasons import Reason
 
@@ -17,7 +18,12 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 def kind(event: type[Event]) -> str:
     """Turn ``CertificateIssued`` into ``certificate.issued``."""
-    return _WORD.sub(".", event.__name__).lower()
+    return _dotted(event.__name__)
+
+
+@cache
+def _dotted(name: str) -> str:
+    return _WORD.sub(".", name).lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +141,8 @@ class AgentJoined(Event):
 class HandshakeRefused(Event):
     """A TLS handshake failed at a gateway, or at the server's own front.
 
-    ``raw`` is what the TLS library reported; ``client_saw`` never gets it. ``peer`` is ``address:port``.
+    ``raw`` is what the TLS library reported; ``client_saw`` never gets it. ``peer`` is ``address:port``. In a flood of them ``more``
+    others like it, from ``among`` (an address, a network, ``anywhere``), have no record of their own.
     """
 
     gateway: str
@@ -147,6 +154,19 @@ class HandshakeRefused(Event):
     certificate: OfferedCertificate | None = None
     evidence: dict[str, str] = field(default_factory=dict)
     raw: str = ""
+    more: int = 0
+    among: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateDiscovered(Event):
+    """A gateway let a client in with a certificate that the inventory did not know: another authority's, or one that it has lost."""
+
+    gateway: str
+    host: str
+    peer: str
+    identity: str = ""
+    certificate: OfferedCertificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +314,7 @@ KINDS: dict[str, type[Event]] = {
         WorldApplied,
         AgentJoined,
         HandshakeRefused,
+        CertificateDiscovered,
         ConnectionEnded,
         RequestDenied,
         RequestReported,

@@ -65,6 +65,9 @@ class Reason(StrEnum):
     IDENTITY_FOREIGN_DOMAIN = "identity.foreign-trust-domain"
     IDENTITY_SAN_NOT_ALLOWED = "identity.san-not-allowed"
     REVOCATION_CRL_UNAVAILABLE = "revocation.crl-unavailable"
+    REVOCATION_STATUS_UNKNOWN = "revocation.status-unknown"
+    REVOCATION_OCSP_UNAVAILABLE = "revocation.ocsp-unavailable"
+    REVOCATION_OCSP_UNUSABLE = "revocation.ocsp-unusable"
     IDENTITY_NO_MAPPING = "identity.no-mapping"
     IDENTITY_NAME_UNUSABLE = "identity.name-unusable"
 
@@ -126,6 +129,9 @@ class Reason(StrEnum):
     SNAPSHOT_STALE = "agent.snapshot-stale"
     SNAPSHOT_BAD = "agent.snapshot-bad"
     RENEWAL_FAILED = "agent.renewal-failed"
+    STAPLE_UNUSABLE = "staple.unusable"
+    STAPLE_FAILED = "staple.failed"
+    STAPLE_ENDED = "staple.ended"
 
     @property
     def summary(self) -> str:
@@ -233,6 +239,12 @@ def _table() -> dict[Reason, Explanation]:
          "use a certificate whose identity lies in a trust domain named in the host's clients.trust"),
         (Reason.REVOCATION_CRL_UNAVAILABLE, server, "the revocation list of another authority cannot be fetched; the last good one counts until it ends",
          "does the server reach the URL that the world file names under 'revocation', and is a list there?"),
+        (Reason.REVOCATION_STATUS_UNKNOWN, server, "it is not known whether the client's certificate is revoked, and its authority is one where that has to be known",
+         "look for findings about that authority's responder (handfast events --kind finding.raised); without one, the responder answers that it does not know the certificate"),
+        (Reason.REVOCATION_OCSP_UNAVAILABLE, server, "the OCSP responder of another authority does not answer; what it said last counts until that ends",
+         "does the server reach the URL that the world file names under 'revocation', and does a responder answer there within 3 seconds?"),
+        (Reason.REVOCATION_OCSP_UNUSABLE, server, "what the OCSP responder of another authority answers cannot be used",
+         "the record says what is wrong with it: the CA that issued the certificate has to sign the answer, or whom it certified for OCSP, for that very certificate and this time"),
         (Reason.IDENTITY_NO_MAPPING, client, "no rule of the client's authority gives its certificate an identity",
          "compare the certificate (handfast cert show FILE) with the authority's identities in the world file, and add a rule if it should count"),
         (Reason.IDENTITY_NAME_UNUSABLE, client, "what the certificate says cannot be part of an identity",
@@ -340,6 +352,12 @@ def _table() -> dict[Reason, Explanation]:
          "see what it lacks in the record"),
         (Reason.RENEWAL_FAILED, server, "a certificate could not be renewed; it will be tried again",
          "see the reason in the record"),
+        (Reason.STAPLE_UNUSABLE, server, "an OCSP response cannot be stapled to the host's certificate",
+         "see what is wrong with it in the record; compare the clocks of the server and of this host"),
+        (Reason.STAPLE_FAILED, server, "no new OCSP response could be had for a host's certificate; the old one is stapled until it ends",
+         "see the reason in the record; is the server running, and does the agent reach it?"),
+        (Reason.STAPLE_ENDED, server, "the OCSP response that the host's certificate demands has ended, so that clients who ask for it are refused",
+         "let the agent reach the server, which makes the next one; where that lasts, take 'must_staple' out of the world file"),
     ]  # fmt: skip
     return {reason: Explanation(summary, side, hint) for reason, side, summary, hint in rows}
 

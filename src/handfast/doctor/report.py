@@ -10,6 +10,7 @@ from dataclasses import fields
 from datetime import datetime
 
 from handfast.base.events import (
+    CertificateDiscovered,
     ConnectionEnded,
     Event,
     HandshakeRefused,
@@ -37,6 +38,7 @@ def _lines(event: Event) -> Iterator[str]:
             yield from _certificate(event.certificate)
             yield from _evidence(event.evidence)
             yield _row("reported", event.raw)
+            yield _row("and", f"{event.more:,} more like it, from {event.among}" if event.more else "")
         case RequestDenied():
             yield from _reason(event.reason)
             if isinstance(event, RequestReported):
@@ -48,6 +50,11 @@ def _lines(event: Event) -> Iterator[str]:
             yield from _certificate(event.certificate)
             yield _row("gateway", event.gateway)
             yield _row("revision", event.revision)
+        case CertificateDiscovered():
+            yield _row("gateway", f"{event.gateway}, host {event.host}")
+            yield _row("client", event.peer)
+            yield _row("identity", event.identity or "none")
+            yield from _certificate(event.certificate)
         case ConnectionEnded():
             yield _row("gateway", f"{event.gateway}, listener {event.listener}")
             yield _row("client", event.peer)

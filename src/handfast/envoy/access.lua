@@ -232,14 +232,15 @@ for _, issuer in ipairs(ISSUERS or {}) do ISSUER_OF[issuer.subject] = issuer end
 local function hex(octets) return (string.gsub(octets, ".", function(c) return string.format("%02x", byte(c)) end)) end
 
 -- TLS takes a leaf only straight from a CA that it was given, and no two authorities here have one of the same name.
+-- Gives the issuer, and when its CA stops to count.
 local function issuer_of(der, facts)
   local issuer = ISSUER_OF[sub(der, facts.issuer[1], facts.issuer[2] - 1)]
-  if not issuer or not facts.authority_key or not next(issuer.keys) then return issuer end
-  local known = true
+  if not issuer or not facts.authority_key or not next(issuer.keys) then return issuer, issuer and issuer.ends end
+  local ends = issuer.ends
   each(der, facts.authority_key[1], facts.authority_key[2], function(tag, content, after)
-    if tag == 0x80 and after > content then known = issuer.keys[hex(sub(der, content, after - 1))] end
+    if tag == 0x80 and after > content then ends = issuer.keys[hex(sub(der, content, after - 1))] end
   end)
-  return known and issuer
+  return ends and issuer, ends
 end
 
 local function serial_of(der, facts)
@@ -361,6 +362,7 @@ local counted, names_counted = {}, 0
 local function mark_foreign(visitor, issuer)
   visitor.domain = "!" .. issuer.authority
   visitor.sessions = setmetatable({}, SESSIONS_OF_NOBODY)
+  if issuer.asked ~= "" then visitor.asked = issuer end
   visitor.vouched = "spiffe://" .. OWN .. "/!" .. issuer.authority
   if visitor.identity and not counted[visitor.identity] and names_counted < MOST_COUNTED then
     counted[visitor.identity], names_counted = true, names_counted + 1
@@ -373,7 +375,7 @@ end
 
 -- Finds out who vouched for a visitor, and names it or finds its fault.
 local function recognise(der, facts, visitor)
-  local issuer = issuer_of(der, facts)
+  local issuer, ends = issuer_of(der, facts)
   if not issuer then
     visitor.fault, visitor.vouched = "chain.unknown-authority", "spiffe://" .. OWN .. "/!"
     return
@@ -385,6 +387,8 @@ local function recognise(der, facts, visitor)
     if not visitor.fault then name_foreign(der, facts, visitor, RULES[issuer.authority]) end
     mark_foreign(visitor, issuer)
   end
+  -- TLS looks at a CA's end in a handshake alone, and never at that of a CA above the one that it was given.
+  if ends < visitor.ends then visitor.ends, visitor.end_code = ends, "chain.issuer-expired" end
 end
 
 local function printable(text)
@@ -431,6 +435,7 @@ local function visitor_of(ssl, fingerprint)
   local read, visitor = pcall(read_visitor, ssl, fingerprint)
   if not read then return {fault = "cert.unreadable"} end
   if known >= MOST_CERTIFICATES then visitors, known = {}, 0 end
+  visitor.new = true -- the first request that it is let in with has a record, so that the inventory learns of it
   visitors[fingerprint], known = visitor, known + 1
   return visitor
 end
@@ -443,6 +448,44 @@ local function standing(visitor, fingerprint, now)
     if now < visitor.begins then return "cert.not-yet-valid" end
   end
   return visitor.fault
+end
+
+-- Responders --------------------------------------------------------------------------------------------------------
+
+-- What the agent learned of a certificate from its authority's responder, or nil. It waits.
+local function ask_for(handle, authority)
+  local ssl = handle:streamInfo():downstreamSslConnection()
+  local answered, headers, body = pcall(handle.httpCall, handle, AGENT,
+    {[":method"] = "POST", [":path"] = "/standing", [":authority"] = authority}, ssl:urlEncodedPemEncodedPeerCertificate(), 7000)
+  if not answered or not headers or headers[":status"] ~= "200" then return nil end
+  local word, ends, renew = string.match(body or "", "^(%a+) (%d+) (%d+)$")
+  return word and {word = word, ends = tonumber(ends), renew = tonumber(renew)}
+end
+
+local function counts(said, now) return said.word == "revoked" or now < said.ends end
+
+-- The word that counts of a visitor, as in handfast.trust.standing. While a good one counts, one request in a few seconds asks anew.
+local function word_of(handle, visitor, now)
+  local held = visitor.said
+  if held and now < held.renew and (held.word == "unknown" or counts(held, now)) then return held.word end
+  if held and counts(held, now) then held.renew = now + 5 end
+  local said = ask_for(handle, visitor.asked.authority)
+  now = os.time()
+  if not said then
+    held = visitor.said
+    said = held and counts(held, now) and held or {word = "unknown", ends = 0}
+    said.renew = now + 5
+  end
+  visitor.said = said
+  return counts(said, now) and said.word or "unknown"
+end
+
+-- What the responder's word is against a visitor that nothing else is against, or nil.
+local function disowned(handle, visitor, now)
+  local word = word_of(handle, visitor, now)
+  if word == "good" then return nil end
+  if word == "revoked" then return "revocation.revoked" end
+  if visitor.asked.asked ~= "accept" then return "revocation.status-unknown" end
 end
 
 -- Policy ------------------------------------------------------------------------------------------------------------
@@ -567,6 +610,10 @@ local function check(handle)
     visitor = visitors[fingerprint] or visitor_of(ssl, fingerprint)
     local against = standing(visitor, fingerprint, now)
     if not against and route and not route.trust[visitor.domain] then against = "identity.foreign-trust-domain" end
+    if not against and visitor.asked then
+      against = disowned(handle, visitor, now)
+      info, headers, now = handle:streamInfo(), handle:headers(), os.time() -- it may have waited
+    end
     if against then record(info, against, route, visitor, "enforce"); return against, 403 end
   end
   if not route or route.status then
@@ -582,6 +629,10 @@ local function check(handle)
   if visitor then
     introduce(headers, visitor, route)
     if visitor.vouched then info:dynamicMetadata():set(NAMESPACE, "vouched", visitor.vouched) end
+    if visitor.new then
+      visitor.new = nil
+      info:dynamicMetadata():set(NAMESPACE, "new", "1")
+    end
   end
   if route.session then keep_session(handle, route, visitor, now) end
 end

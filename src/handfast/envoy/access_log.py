@@ -18,23 +18,21 @@ from urllib.parse import unquote
 import msgspec
 
 from handfast.base.events import (
+    CertificateDiscovered,
     ConnectionEnded,
     Event,
     HandshakeRefused,
-    OfferedCertificate,
     RequestDenied,
     RequestReported,
 )
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
-from handfast.base.spiffe import SpiffeId
 from handfast.envoy.failures import FailureReport, printable
-from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+from handfast.envoy.peer import PEER, chain_length, identity, offered, text, verified
 
 Explain = Callable[[FailureReport, str], Refusal]
 """From a report and the PEM of the leaf that the client sent (or nothing) to the reason, with evidence."""
 
-MOST_NAMES = 32
 LONGEST_ROW = 2 * 1024 * 1024
 """A client may send certificates of 100 KiB in all; Envoy writes them escaped, and their names up to three times."""
 _LONGEST_PEM = 256 * 1024
@@ -43,18 +41,6 @@ _MOST_COUNT = 2**63 - 1
 
 # What Envoy writes
 
-
-_PEER = {
-    "subject": "%DOWNSTREAM_PEER_SUBJECT%",
-    "issuer": "%DOWNSTREAM_PEER_ISSUER%",
-    "serial": "%DOWNSTREAM_PEER_SERIAL%",
-    "fingerprint": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
-    "uri_sans": "%DOWNSTREAM_PEER_URI_SAN%",
-    "dns_sans": "%DOWNSTREAM_PEER_DNS_SAN%",
-    "not_before": "%DOWNSTREAM_PEER_CERT_V_START%",
-    "not_after": "%DOWNSTREAM_PEER_CERT_V_END%",
-    "chain_serials": "%DOWNSTREAM_PEER_CHAIN_SERIALS%",
-}
 
 # Written for every connection, so it has no more than the ledger lacks: that knows the certificate by its fingerprint.
 CONNECTION_FORMAT = {
@@ -73,12 +59,12 @@ CONNECTION_FORMAT = {
     "tls_version": "%DOWNSTREAM_TLS_VERSION%",
     "bytes_received": "%BYTES_RECEIVED%",
     "bytes_sent": "%BYTES_SENT%",
-    "fingerprint": _PEER["fingerprint"],
-    "uri_sans": _PEER["uri_sans"],
+    "fingerprint": PEER["fingerprint"],
+    "uri_sans": PEER["uri_sans"],
 }
 
 # Written as well where TLS failed: all that the client sent, as no ledger of ours may know it.
-CONNECTION_FAILED_FORMAT = {**CONNECTION_FORMAT, **_PEER, "row": "failed", "pem": "%DOWNSTREAM_PEER_CERT%"}
+CONNECTION_FAILED_FORMAT = {**CONNECTION_FORMAT, **PEER, "row": "failed", "pem": "%DOWNSTREAM_PEER_CERT%"}
 
 REQUEST_FORMAT = {
     "row": "request",
@@ -99,7 +85,8 @@ REQUEST_FORMAT = {
     "route": "%DYNAMIC_METADATA(handfast:route)%",
     "revision": "%DYNAMIC_METADATA(handfast:revision)%",
     "identity": "%DYNAMIC_METADATA(handfast:identity)%",
-    **_PEER,
+    "new": "%DYNAMIC_METADATA(handfast:new)%",
+    **PEER,
 }
 
 # What we read
@@ -142,6 +129,7 @@ class _Row(msgspec.Struct, kw_only=True):
     route: str | None = None
     revision: str | None = None
     identity: str | None = None
+    new: str | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Row)
@@ -152,8 +140,8 @@ def read_row(
 ) -> Event | None:
     """Read one line of the access log.
 
-    Gives `HandshakeRefused`, `ConnectionEnded`, `RequestDenied` or `RequestReported`; None for a request that nobody refused,
-    and for the lesser of two rows about one connection. ``partners_at`` are the hosts that trust other authorities, too: what a
+    Gives `HandshakeRefused`, `ConnectionEnded`, `RequestDenied` or `RequestReported`; `CertificateDiscovered` for the first request that
+    a certificate was let in with; None for the lesser of two rows about one connection. ``partners_at`` are the hosts that trust other authorities, too: what a
     certificate there says of itself is no identity, the access check alone gives one. A request's event has the id that the client got, all others ``event_id``.
 
     Raises:
@@ -162,7 +150,7 @@ def read_row(
     row = _decode(line)
     if row.row == "request":
         return _request(row, gateway, event_id, partners_at)
-    finished, told_in_full = row.handshake_us is not None, bool(_text(row.failure))
+    finished, told_in_full = row.handshake_us is not None, bool(text(row.failure))
     if row.row == "failed":
         return None if finished else _refused(row, gateway, explain, event_id)
     if finished:
@@ -182,11 +170,6 @@ def _decode(line: bytes) -> _Row:
     return row
 
 
-def _text(value: str | None) -> str:
-    """Give a text as it may be kept."""
-    return "" if value is None or value == "-" else printable(value)
-
-
 def _count(value: int | None, most: int = _MOST_COUNT) -> int:
     return min(max(value or 0, 0), most)
 
@@ -199,78 +182,7 @@ def _end(row: _Row) -> datetime:
 
 
 def _flags(row: _Row) -> frozenset[str]:
-    return frozenset(flag for flag in _text(row.flags).split(",") if flag)
-
-
-# Certificates
-
-
-def _offered(row: _Row) -> OfferedCertificate | None:
-    """Give the client's certificate as Envoy read it."""
-    if not _text(row.fingerprint):
-        return None
-    return OfferedCertificate(
-        subject=_text(row.subject),
-        issuer=_text(row.issuer),
-        serial=_text(row.serial).lower(),
-        fingerprint=_text(row.fingerprint).lower(),
-        uri_sans=_names(row.uri_sans),
-        dns_sans=_names(row.dns_sans),
-        not_before=_moment(row.not_before),
-        not_after=_moment(row.not_after),
-        chain_length=_chain_length(row),
-    )
-
-
-def _names(joined: str | None) -> tuple[str, ...]:
-    names = (joined or "").split(",", MOST_NAMES)[:MOST_NAMES]
-    return tuple(text for name in names if (text := _text(name)))
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
-
-
-def _chain_length(row: _Row) -> int:
-    serials = _text(row.chain_serials)
-    return serials.count(",") + 1 if serials else 0
-
-
-def _from_pem(row: _Row, pem: str) -> OfferedCertificate | None:
-    """Give the client's certificate as we read it: names that hold a comma stay whole. Else what Envoy made of it."""
-    if not pem:
-        return _offered(row)
-    try:
-        leaf = facts(pem_certificates(pem)[0])
-    except BadInput:
-        return _offered(row)
-    return _read_here(leaf, _chain_length(row))
-
-
-def _read_here(leaf: CertificateFacts, chain_length: int) -> OfferedCertificate:
-    return OfferedCertificate(
-        subject=_text(leaf.subject),
-        issuer=_text(leaf.issuer),
-        serial=leaf.serial,
-        fingerprint=leaf.fingerprint,
-        uri_sans=tuple(_text(name) for name in leaf.uri_sans[:MOST_NAMES]),
-        dns_sans=tuple(_text(name) for name in leaf.dns_sans[:MOST_NAMES]),
-        not_before=leaf.window.not_before,
-        not_after=leaf.window.not_after,
-        chain_length=chain_length,
-    )
-
-
-def _identity(joined: str | None) -> str:
-    """Give the one SPIFFE id in a text, whole. Several, or one with a comma in it, are none: Envoy joins them with commas."""
-    try:
-        return str(SpiffeId.parse(joined or ""))
-    except BadInput:
-        return ""
+    return frozenset(flag for flag in text(row.flags).split(",") if flag)
 
 
 # Connections
@@ -280,12 +192,12 @@ def _refused(row: _Row, gateway: str, explain: Explain, event_id: str) -> Handsh
     report = FailureReport(
         failure=row.failure if row.failure and row.failure != "-" else "",
         flags=_flags(row),
-        details=_text(row.details),
-        filter_chain=_text(row.filter_chain),
-        tls_version=_text(row.tls_version),
-        server_name=_text(row.server_name),
+        details=text(row.details),
+        filter_chain=text(row.filter_chain),
+        tls_version=text(row.tls_version),
+        server_name=text(row.server_name),
         duration_ms=_count(row.duration_ms, _MOST_MS),
-        chain_length=_chain_length(row),
+        chain_length=chain_length(row.chain_serials),
     )
     pem = unquote((row.pem or "")[:_LONGEST_PEM])
     why = explain(report, pem)
@@ -293,12 +205,12 @@ def _refused(row: _Row, gateway: str, explain: Explain, event_id: str) -> Handsh
         id=event_id,
         at=_end(row),
         gateway=gateway,
-        listener=_text(row.listener),
-        peer=_text(row.peer),
+        listener=text(row.listener),
+        peer=text(row.peer),
         server_name=report.server_name,
         tls_version=report.tls_version,
         reason=why.reason,
-        certificate=_from_pem(row, pem),
+        certificate=offered(row, pem),
         evidence={name: printable(text) for name, text in why.evidence.items()},
         raw=printable(report.failure) or report.details or ",".join(sorted(report.flags)),
     )
@@ -306,7 +218,7 @@ def _refused(row: _Row, gateway: str, explain: Explain, event_id: str) -> Handsh
 
 def _claimed(row: _Row, partners_at: Container[str]) -> str:
     """Give the identity that a certificate claims, where the authority that vouched for it can only be ours."""
-    return "" if _text(row.filter_chain) in partners_at else _identity(row.uri_sans)
+    return "" if text(row.filter_chain) in partners_at else identity(row.uri_sans)
 
 
 def _ended(row: _Row, gateway: str, event_id: str, partners_at: Container[str]) -> ConnectionEnded:
@@ -314,13 +226,13 @@ def _ended(row: _Row, gateway: str, event_id: str, partners_at: Container[str]) 
         id=event_id,
         at=_end(row),
         gateway=gateway,
-        listener=_text(row.listener),
-        host=_text(row.filter_chain),
-        peer=_text(row.peer),
-        server_name=_text(row.server_name),
-        tls_version=_text(row.tls_version),
+        listener=text(row.listener),
+        host=text(row.filter_chain),
+        peer=text(row.peer),
+        server_name=text(row.server_name),
+        tls_version=text(row.tls_version),
         identity=_claimed(row, partners_at),
-        certificate=_offered(row),
+        certificate=verified(row),
         duration_ms=_count(row.duration_ms, _MOST_MS),
         bytes_received=_count(row.bytes_received),
         bytes_sent=_count(row.bytes_sent),
@@ -336,40 +248,57 @@ _FROM_SERVICE = "via_upstream"
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def _request(row: _Row, gateway: str, event_id: str, partners_at: Container[str]) -> RequestDenied | None:
+def _request(
+    row: _Row, gateway: str, event_id: str, partners_at: Container[str]
+) -> RequestDenied | CertificateDiscovered | None:
     reason = _why(row)
     if reason is None:
-        return None
-    kind = RequestReported if _text(row.code) and row.mode == "report" else RequestDenied
+        return _seen(row, gateway, event_id, partners_at) if text(row.new) else None
+    kind = RequestReported if text(row.code) and row.mode == "report" else RequestDenied
     return kind(
         id=_request_id(row, event_id),
         at=_end(row),
         gateway=gateway,
-        host=_text(row.host) or _text(row.filter_chain),
-        route=_text(row.route),
-        method=_text(row.method),
-        path=_text(row.path).partition("?")[0],
-        peer=_text(row.peer),
+        host=text(row.host) or text(row.filter_chain),
+        route=text(row.route),
+        method=text(row.method),
+        path=text(row.path).partition("?")[0],
+        peer=text(row.peer),
         status=_count(row.status, 999),
         reason=reason,
-        identity=_identity(row.identity) or _claimed(row, partners_at),
-        revision=_text(row.revision),
-        certificate=_offered(row),
+        identity=identity(row.identity) or _claimed(row, partners_at),
+        revision=text(row.revision),
+        certificate=verified(row),
+    )
+
+
+def _seen(row: _Row, gateway: str, event_id: str, partners_at: Container[str]) -> CertificateDiscovered | None:
+    certificate = verified(row)
+    if certificate is None:
+        return None
+    return CertificateDiscovered(
+        id=_request_id(row, event_id),
+        at=_end(row),
+        gateway=gateway,
+        host=text(row.filter_chain),
+        peer=text(row.peer),
+        identity=_claimed(row, partners_at),
+        certificate=certificate,
     )
 
 
 def _request_id(row: _Row, event_id: str) -> str:
     """Give the request id where it is one of Envoy's. A client's own would let it choose under which id it is recorded."""
-    given = _text(row.request_id)
+    given = text(row.request_id)
     return given if _REQUEST_ID.fullmatch(given) else event_id
 
 
 def _why(row: _Row) -> Reason | None:
     """Give the access check's own reason, or what Envoy's refusal amounts to; None where nobody refused."""
-    if code := _text(row.code):
+    if code := text(row.code):
         return _known_code(code)
     status, flags = _count(row.status), _flags(row)
-    if 0 < status < 400 or _text(row.details) == _FROM_SERVICE:
+    if 0 < status < 400 or text(row.details) == _FROM_SERVICE:
         return None
     if flags & UPSTREAM_FLAGS:
         return Reason.UPSTREAM_UNAVAILABLE

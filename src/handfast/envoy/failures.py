@@ -192,6 +192,8 @@ ERRORS: Mapping[str, Reason] = {
     "broken pipe": Reason.HANDSHAKE_RESET,
     "connection timed out": Reason.HANDSHAKE_TIMEOUT,
     "secret is not supplied by sds": Reason.SNAPSHOT_BAD,
+    # Of all that rejects a connection before the certificate is sent, a gateway of ours has this alone.
+    "connection rejected": Reason.STAPLE_ENDED,
 }
 
 # Alerts (RFC 8446 section 6.2) by which a client says what it thinks of our certificate.

@@ -77,16 +77,23 @@ def partner_tables(slice_: Slice, host: Host) -> dict[str, object]:
     return tables | {"ISSUERS": _issuers(issuers), "RULES": rules}
 
 
+def asks_agent(slice_: Slice, host: Host) -> bool:
+    """Tell whether the access check asks the agent how certificates stand: where a partner of the host has a responder."""
+    return any(slice_.world.authorities[name].responder for name in host.clients.partners)
+
+
 def _issuers(issuers: Sequence[Issuer]) -> list[Mapping[str, object]]:
     return [
         {
             "subject": content(one.subject),
             "authority": one.authority,
-            "keys": dict.fromkeys(one.keys, True),
+            "keys": one.keys,
+            "ends": one.ends,
             # One text for all: Lua bounds how many constants a program has.
             "serials": f",{','.join(sorted(one.serials))},",
             "until_": one.until,
             "revoked": one.revoked,
+            "asked": one.asked,
         }
         for one in issuers
     ]

@@ -7,6 +7,7 @@ one filter chain with a route table of its own, so that neither a session nor a 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -15,7 +16,7 @@ from handfast.access.policy import CertificateMode, Host, Listen, Route, Upstrea
 from handfast.access.slice import Slice
 from handfast.envoy import types
 from handfast.envoy.loggers import connection_logs, request_logs
-from handfast.envoy.partners import clients_context
+from handfast.envoy.partners import asks_agent, clients_context
 from handfast.envoy.program import AGENT_CLUSTER, JWKS, MISDIRECTED, program, route_name
 from handfast.envoy.replies import LOCAL_REPLIES
 
@@ -30,10 +31,15 @@ _ADS: Resource = {"ads": {}, "resource_api_version": "V3"}
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """A certificate with its chain, and its private key, as PEM texts."""
+    """A certificate with its chain, and its private key, as PEM texts; ``staple`` an OCSP response for it (DER), or nothing.
+
+    A certificate that demands a staple must have one: Envoy refuses all of it else. Envoy staples what has not ended, and by such a
+    certificate refuses clients that ask for a staple that has; what a response says and who signed it, it does not look at.
+    """
 
     chain_pem: str
     key_pem: str = field(repr=False)
+    staple: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ def translate(slice_: Slice, gateway: Gateway, *, retired: Iterable[Host] = ()) 
     secrets += [_partners_secret(slice_, host) for host in asking if host.clients.partners]
     if any(upstream.scheme == "https" for upstream in upstreams):
         secrets.append(_roots_secret(UPSTREAM_SECRET, gateway.upstream_roots))
-    if any(host.session for host in hosts):
+    if any(host.session or asks_agent(slice_, host) for host in hosts):
         clusters.append(_agent_cluster(gateway.agent_socket))
     before = {host.name: host for host in retired}
     checks = [_access_check(slice_, host, gateway, before.get(host.name)) for host in hosts]
@@ -149,10 +155,12 @@ def _secret_name(host: Host) -> str:
 
 
 def _host_secret(host: Host, pair: KeyPair) -> Resource:
-    certificate = {
+    certificate: Resource = {
         "certificate_chain": {"inline_string": pair.chain_pem},
         "private_key": {"inline_string": pair.key_pem},
     }
+    if pair.staple:
+        certificate["ocsp_staple"] = {"inline_bytes": b64encode(pair.staple).decode()}
     return {"name": _secret_name(host), "tls_certificate": certificate}
 
 

@@ -1,53 +1,51 @@
 """A root and an issuing authority on disk: made once, opened at each start.
 
-Decides what the two certificates say, which files there are, and when a directory is refused. Refuses to know leaves, and how
-one authority follows another (`handfast.io.generations`).
+Decides when a directory is refused. Refuses to know leaves, what a root signs (`handfast.io.roots`), and how one authority
+follows another (`handfast.io.generations`).
 
-The root's key signs the issuing authority and one empty revocation list, and is forgotten: nothing here reads it again, so its
-file may be taken away and kept offline. The list counts as long as the root does, because TLS with revocation lists
-wants one of every issuer in a chain, the root included.
+The root's key signs the issuing authority, who answers OCSP for it, and one empty revocation list, and is forgotten: nothing here
+reads it again, so its file may be taken away and kept offline.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.base.spiffe import TrustDomain
-from handfast.base.windows import Window, whole_second
-from handfast.io import files, key_places, sealed
-from handfast.io.ca_certificates import DEFAULT, Wanted, certify, certify_root, like
+from handfast.io import files, key_places
+from handfast.io.authority_files import (
+    BETWEEN,
+    BETWEEN_CRLS,
+    ISSUING,
+    REQUESTED,
+    RESTORE,
+    ROOT,
+    ROOT_CRL,
+    alone,
+    read_between,
+    read_certificate,
+    read_lists,
+    root_crl,
+    staged,
+)
+from handfast.io.ca_certificates import DEFAULT, Wanted
 from handfast.io.ports import Clock, Signer
+from handfast.io.roots import make_issuing, make_root
 from handfast.io.sealed import Passphrase
-from handfast.io.signers import AuthorityKey, KeyKind, new_authority_key, sign_with
 from handfast.trust import revocation
-from handfast.trust.algorithms import PublicKey, verify
-from handfast.trust.ca import ROOT_KIND, CaPlan, issuing_plan, within
-from handfast.trust.facts import IssuerFacts, facts, issuer_facts, load, pem, pem_certificates
+from handfast.trust.algorithms import verify
+from handfast.trust.facts import IssuerFacts, issuer_facts, load, pem
 from handfast.trust.leaf import assemble
-from handfast.trust.profile import BACKDATE, UNREADABLE
+from handfast.trust.profile import UNREADABLE
 from handfast.trust.revocation import Revoked, crl_plan
-
-ROOT_LIFE = timedelta(days=3652)
-ISSUING_LIFE = timedelta(days=365)
-
-ROOT, ROOT_KEY, ROOT_CRL = "root.pem", "root-key.pem", "root.crl.pem"
-REQUESTED = "authority-requested"
-ISSUING, ISSUING_KEY = "issuing.pem", "issuing-key.pem"
-
-_FIRST_CRL = 1
-_RESTORE = "restore the directory from its backup, whole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +53,8 @@ class Authority:
     """One trust domain's root and issuing authority.
 
     ``sealed`` tells whether the issuing key is sealed at rest. ``root_crl_pem`` is the root's own list. ``roots`` are all that
-    are delivered while one follows another (DER); without any, its own root alone is.
+    are delivered while one follows another (DER); without any, its own root alone is. ``between`` are CAs that stand between the
+    two, from the issuing CA upwards (DER), and ``between_crls`` their lists (PEM).
     """
 
     trust_domain: TrustDomain
@@ -66,6 +65,13 @@ class Authority:
     signer: Signer
     sealed: bool
     roots: tuple[bytes, ...] = ()
+    between: tuple[bytes, ...] = ()
+    between_crls: tuple[str, ...] = ()
+
+    @property
+    def above(self) -> bytes:
+        """The CA that signed the issuing one (DER): the root, or the first between."""
+        return (*self.between, self.root_der)[0]
 
     @property
     def current(self) -> Authority:
@@ -75,12 +81,12 @@ class Authority:
     @property
     def bundle_pem(self) -> str:
         """The roots of the trust domain: what a peer trusts."""
-        return "".join(map(pem, self.roots or (self.root_der,)))
+        return "".join(map(_pem, self.roots or (self.root_der,)))
 
     @property
     def chain_pem(self) -> str:
         """What a peer sends after its leaf."""
-        return pem(self.issuing_der)
+        return "".join(map(_pem, (self.issuing_der, *self.between)))
 
     async def crl(self, revoked: Iterable[Revoked], number: int, now: datetime) -> str:
         """Make the issuing authority's revocation list (PEM; Envoy takes no DER), due again in 7 days.
@@ -101,8 +107,16 @@ class Authority:
         return pem(assemble(listed, signature), "X509 CRL")
 
 
+_pem = lru_cache(maxsize=64)(pem)
+"""Goes with each leaf, and is of few certificates."""
+
+
 def create_authority(
-    directory: Path, trust_domain: TrustDomain, clock: Clock, passphrase: Passphrase | None
+    directory: Path,
+    trust_domain: TrustDomain,
+    clock: Clock,
+    passphrase: Passphrase | None,
+    wanted: Wanted = DEFAULT,
 ) -> Authority:
     """Make a root and an issuing authority in ``directory``, which must not exist or be empty, and open them.
 
@@ -124,7 +138,7 @@ def create_authority(
                 hint="finish with 'handfast ca install', or remove this directory",
             )
         with staged(directory) as stage:
-            make_issuing(stage, make_root(stage, trust_domain, now, passphrase), now, passphrase)
+            make_issuing(stage, make_root(stage, trust_domain, now, passphrase), now, passphrase, wanted)
     return open_authority(directory, trust_domain, passphrase)
 
 
@@ -140,194 +154,51 @@ def open_authority(
         BadInput: a file is missing, damaged, open to others, or does not belong to the others; names the file.
     """
     above = root_directory or directory
-    root, issuing = _certificate(above / ROOT), _certificate(directory / ISSUING)
-    _check_issued(root, by=root, path=above / ROOT)
-    _check_issued(issuing, by=root, path=directory / ISSUING)
+    root, issuing, between = (
+        read_certificate(above / ROOT),
+        read_certificate(directory / ISSUING),
+        read_between(directory),
+    )
+    _check_chain((root,), above / ROOT)
+    _check_chain((issuing, *between, root), directory / ISSUING)
     found, root_found = _issuer(directory / ISSUING, issuing), _issuer(above / ROOT, root, trust_domain)
+    middle = [_issuer(directory / BETWEEN, der, trust_domain) for der in between]
     for path, seen in ((above / ROOT, root_found), (directory / ISSUING, found)):
         if seen.trust_domain != trust_domain:
             raise BadInput(f"this authority is of {seen.trust_domain}, not of {trust_domain}", file=str(path))
-    files.check_secret(above / ROOT_KEY)
+    files.check_secret(key_places.file_of(above, key_places.ROOT))
+    files.check_secret(key_places.file_of(directory, key_places.RESPONDER))
+    crls = root_crl(above / ROOT_CRL, root), read_lists(directory / BETWEEN_CRLS, between)
     signer, safe = key_places.open_signer(directory, passphrase)
     if signer.public_key_der != found.public_key_der:
         key_places.close(signer)
         key_file = str(key_places.file_of(directory))
-        raise BadInput(f"this key is not the one in {ISSUING}", file=key_file, hint=_RESTORE)
+        raise BadInput(f"this key is not the one in {ISSUING}", file=key_file, hint=RESTORE)
     return Authority(
         trust_domain=trust_domain,
-        root_der=_der(root),
-        root_crl_pem=root_crl(above / ROOT_CRL, _der(root)),
-        issuing_der=_der(issuing),
-        issuer_facts=replace(found, constraints=(*root_found.constraints, *found.constraints)),
+        root_der=root,
+        root_crl_pem=crls[0],
+        issuing_der=issuing,
+        issuer_facts=replace(found, constraints=sum((one.constraints for one in (root_found, *middle, found)), ())),
         signer=signer,
         sealed=safe,
+        between=between,
+        between_crls=crls[1],
     )
 
 
-@contextlib.contextmanager
-def alone(parent: Path) -> Iterator[None]:
-    """Hold the parent directory against other processes that make an authority in it."""
-    with files.explained("opened", parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _issuer(path: Path, der: bytes, nameless: TrustDomain | None = None) -> IssuerFacts:
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Unavailable(f"{parent}: another process makes an authority here now", hint="try again") from error
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def staged(directory: Path) -> Iterator[Path]:
-    """Give a directory beside ``directory`` to fill, and put it in its place once it is."""
-    stage = directory.with_name(f".{directory.name}.new")
-    with files.explained("made", directory):
-        if stage.exists():
-            shutil.rmtree(stage)
-        try:
-            yield files.private_directory(stage)
-            files.sync_directory(stage)
-            stage.rename(directory)
-        except BaseException:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
-        files.sync_directory(directory.parent)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenRoot:
-    """A root with its key at hand: for as long as it takes to sign an issuing authority, and no longer."""
-
-    der: bytes
-    trust_domain: TrustDomain
-    key: AuthorityKey = field(repr=False)
-
-    def crl(self, now: datetime, revoked: Iterable[Revoked] = (), number: int = _FIRST_CRL) -> str:
-        """Sign a list of revoked issuing authorities, which counts for as long as the root does (PEM)."""
-        root = issuer_facts(self.der, self.trust_domain)
-        listed = revocation.tbs(crl_plan(revoked, root, number=number, now=now, until=root.window.not_after))
-        return pem(assemble(listed, sign_with(self.key, listed)), "X509 CRL")
-
-
-def make_root(
-    stage: Path,
-    trust_domain: TrustDomain,
-    now: datetime,
-    passphrase: Passphrase | None,
-    kind: KeyKind = KeyKind.P256,
-) -> OpenRoot:
-    """Make a root with its key and its empty revocation list, as files in ``stage``."""
-    begin, key = whole_second(now) - BACKDATE, new_authority_key(kind)
-    plan = CaPlan(kind=ROOT_KIND, trust_domain=trust_domain, path_length=1)
-    root = OpenRoot(certify_root(plan, Window(begin, begin + ROOT_LIFE), key), trust_domain, key)
-    sealed.write_key(stage / ROOT_KEY, key, passphrase)
-    put_root(stage, root, now)
-    return root
-
-
-def put_root(stage: Path, root: OpenRoot, now: datetime) -> None:
-    """Write a root and its empty revocation list, but not its key."""
-    files.write(stage / ROOT, pem(root.der).encode())
-    files.write(stage / ROOT_CRL, root.crl(now).encode())
-
-
-def make_issuing(
-    stage: Path, root: OpenRoot, now: datetime, passphrase: Passphrase | None, wanted: Wanted = DEFAULT
-) -> None:
-    """Make an issuing authority under ``root``, as files in ``stage``. It does not outlive its root.
-
-    Raises:
-        BadInput: its token or key cannot be used, or the root does not permit the names that are wanted.
-        Unavailable: the token or the disk does not answer.
-    """
-    begin, root_window = whole_second(now) - BACKDATE, facts(root.der).window
-    window = Window(max(begin, root_window.not_before), min(begin + ISSUING_LIFE, root_window.not_after))
-    plan = issuing_plan(root.trust_domain, within(wanted.constraints, root.der))
-    signer = key_places.put(stage, wanted.key, passphrase)
-    key_places.close(signer)
-    der = certify(plan, window, signer.public_key_der, root.der, root.key)
-    files.write(stage / ISSUING, pem(der).encode())
-
-
-def successor_of(directory: Path) -> Wanted:
-    """Tell what the issuing authority after the one in ``directory`` is to be like.
-
-    Raises:
-        BadInput: its key lies in a token, where none is made from here: a file in its place would be weaker.
-    """
-    if (directory / key_places.TOKEN_FILE).exists():
-        raise BadInput(
-            "the issuing key lies in a token, and the next one has to be made there",
-            file=str(directory / key_places.TOKEN_FILE),
-            hint="make a key in the token, and name it with 'handfast ca next --key pkcs11:…'",
-        )
-    return like(_der(_certificate(directory / ISSUING)))
-
-
-def open_root(directory: Path, trust_domain: TrustDomain, passphrase: Passphrase | None) -> OpenRoot:
-    """Open the root in ``directory`` with its key, which may have been taken offline since.
-
-    Raises:
-        BadInput: the key is not there, cannot be read, or is not that of the certificate.
-    """
-    path, root = directory / ROOT_KEY, _certificate(directory / ROOT)
-    if not path.exists():
-        raise BadInput(
-            "the root's key is not here",
-            file=str(path),
-            hint="put it back for as long as the root has to sign; it is not read at any other time",
-        )
-    key = sealed.read_key(path, passphrase)
-    if key.public_key() != root.public_key():
-        raise BadInput(f"this key is not the one in {ROOT}", file=str(path), hint=_RESTORE)
-    return OpenRoot(_der(root), trust_domain, key)
-
-
-def _certificate(path: Path) -> x509.Certificate:
-    text = files.read(path).decode("ascii", "replace")
-    try:
-        first, *others = pem_certificates(text)
-        certificate = load(first)
-    except BadInput as error:
-        raise error.at(file=str(path)) from error
-    if others:
-        raise BadInput("there is more than one certificate in this file", file=str(path), hint=_RESTORE)
-    return certificate
-
-
-def _issuer(path: Path, certificate: x509.Certificate, nameless: TrustDomain | None = None) -> IssuerFacts:
-    try:
-        return issuer_facts(_der(certificate), nameless)
+        return issuer_facts(der, nameless)
     except BadInput as error:
         raise error.at(file=str(path)) from error
 
 
-def _check_issued(certificate: x509.Certificate, *, by: x509.Certificate, path: Path) -> None:
-    try:
-        certificate.verify_directly_issued_by(by)
-    except (InvalidSignature, *UNREADABLE) as error:
-        raise BadInput(f"this certificate is not signed by {ROOT}", file=str(path), hint=_RESTORE) from error
-
-
-def root_crl(path: Path, root_der: bytes) -> str:
-    """Read one of the root's revocation lists (PEM).
-
-    Raises:
-        BadInput: it is not there, cannot be read, or is another's; names the file.
-    """
-    text, root = files.read(path), load(root_der)
-    try:
-        listed, key = x509.load_pem_x509_crl(text), root.public_key()
-        valid = isinstance(key, PublicKey) and listed.is_signature_valid(key)
-    except UNREADABLE as error:
-        raise BadInput("the revocation list cannot be read", file=str(path), hint=_RESTORE) from error
-    if not valid or listed.issuer != root.subject:
-        raise BadInput(f"this revocation list is not signed by {ROOT}", file=str(path), hint=_RESTORE)
-    return pem(listed.public_bytes(Encoding.DER), "X509 CRL")
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
+def _check_chain(chain: Sequence[bytes], path: Path) -> None:
+    """Check that each was signed by the next, and the last by itself."""
+    for lower, upper in pairwise((*chain, chain[-1])):
+        try:
+            load(lower).verify_directly_issued_by(load(upper))
+        except (InvalidSignature, *UNREADABLE) as error:
+            by = ROOT if upper == chain[-1] else BETWEEN
+            raise BadInput(f"this certificate is not signed by {by}", file=str(path), hint=RESTORE) from error

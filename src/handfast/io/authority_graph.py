@@ -11,20 +11,21 @@ from datetime import datetime
 from pathlib import Path
 
 from handfast.base.refusal import BadInput
-from handfast.io import authorities, files, key_places
+from handfast.io import authority_files, files, key_places
 from handfast.io.key_places import KeyPlace
 from handfast.trust import constraints
 from handfast.trust.facts import facts, load, pem_certificates
 
 LATER = "generations"
+_ELSEWHERE = KeyPlace("elsewhere", "its keeper has it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaNode:
-    """One CA. ``kind`` is ``root`` or ``issuing``; ``issuer`` the fingerprint of its root; ``directory`` where its files are.
+    """One CA. ``kind`` is ``root``, ``between`` or ``issuing``; ``issuer`` the fingerprint of its root; ``directory`` where its files are.
 
-    ``key_place`` is ``sealed``, ``open``, ``token``, ``missing`` or ``unreadable``, ``key_text`` a file, a URI without its PIN's
-    place, or why. ``constraints`` are the names it may give, empty where it may give any of its trust domain.
+    ``key_place`` is ``sealed``, ``open``, ``token``, ``missing``, ``unreadable`` or ``elsewhere``, ``key_text`` a file, a URI without
+    its PIN's place, or why. ``constraints`` are the names it may give, empty where it may give any of its trust domain.
     """
 
     kind: str
@@ -44,38 +45,52 @@ class CaNode:
 
 
 def graph(directory: Path) -> list[CaNode]:
-    """Give each root, followed by its issuing CAs, oldest first.
+    """Give each root, followed by what is below it, oldest first.
 
     Raises:
         BadInput: there is no authority, or one of its files cannot be read.
     """
-    if not (directory / authorities.ISSUING).exists():
+    if not (directory / authority_files.ISSUING).exists():
         raise BadInput(
             "there is no authority here", file=str(directory), hint="'handfast up' or 'handfast ca init' makes one"
         )
     places = [directory, *sorted((directory / LATER).glob("[0-9]*"))]
     roots = list(_roots(places))
-    below = [_issuing(place, roots) for place in places if (place / authorities.ISSUING).exists()]
+    below = [node for place in places if (place / authority_files.ISSUING).exists() for node in _below(place, roots)]
     return [node for root in roots for node in (root, *(one for one in below if one.issuer == root.fingerprint))]
+
+
+def roots_here(directory: Path) -> frozenset[bytes]:
+    """Give the roots in an authority's directory (DER), those that are over too; not one that waits for a rotation.
+
+    Raises:
+        BadInput: one cannot be read.
+    """
+    places = (directory, *(directory / LATER).glob("[0-9]*"))
+    return frozenset(_der(place / authority_files.ROOT) for place in places if (place / authority_files.ROOT).exists())
 
 
 def _roots(places: list[Path]) -> Iterator[CaNode]:
     for place in places:
-        if (place / authorities.ROOT).exists():
-            der = _der(place / authorities.ROOT)
-            yield _node("root", place, der, facts(der).fingerprint, key_places.file_place(place / authorities.ROOT_KEY))
+        if (place / authority_files.ROOT).exists():
+            der = _der(place / authority_files.ROOT)
+            yield _node("root", place, der, facts(der).fingerprint, key_places.place_of(place, key_places.ROOT))
 
 
-def _issuing(place: Path, roots: list[CaNode]) -> CaNode:
-    der = _der(place / authorities.ISSUING)
-    above = next((root for root in roots if _signed_by(der, root)), None)
+def _below(place: Path, roots: list[CaNode]) -> Iterator[CaNode]:
+    """Give the issuing CA of a directory, with what is between it and its root before it."""
+    between, issuing = authority_files.read_between(place), _der(place / authority_files.ISSUING)
+    top = (issuing, *between)[-1]
+    above = next((root for root in roots if _signed_by(top, root)), None)
     if above is None:
-        raise BadInput("no root here signed this certificate", file=str(place / authorities.ISSUING))
-    return _node("issuing", place, der, above.fingerprint, key_places.place_of(place))
+        raise BadInput("no root here signed this certificate", file=str(place / authority_files.ISSUING))
+    for der in reversed(between):
+        yield _node("between", place, der, above.fingerprint, _ELSEWHERE)
+    yield _node("issuing", place, issuing, above.fingerprint, key_places.place_of(place))
 
 
 def _signed_by(der: bytes, root: CaNode) -> bool:
-    above = _der(Path(root.directory) / authorities.ROOT)
+    above = _der(Path(root.directory) / authority_files.ROOT)
     return facts(der).aki in {"", facts(above).ski} and facts(der).issuer == root.subject
 
 

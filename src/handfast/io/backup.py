@@ -20,7 +20,7 @@ import secrets
 import shutil
 import sqlite3
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -30,6 +30,7 @@ from urllib.parse import quote
 from handfast.base.events import PlatformRestored
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.io import files
+from handfast.io.backup_check import check_together
 from handfast.io.encoding import decode, encode, encode_event, from_plain
 from handfast.io.ids import new_event_id
 from handfast.io.ledger.events import to_micros
@@ -49,6 +50,7 @@ _KEY = b"PRIVATE KEY-----"
 _COUNTERS = ("crl", "generation")
 _JUMP_COUNTER = """insert into meta (key, value) values (?1, cast(?2 as text))
     on conflict (key) do update set value = cast(cast(meta.value as integer) + ?2 as text)"""
+_ONE = "leave --database out, or move away what is no ledger of this platform any more"
 _WHOLE = "make the backup anew, or copy the archive again"
 
 
@@ -71,24 +73,32 @@ class Manifest:
     open_keys: tuple[str, ...]
 
 
-def back_up(data: Path, archive: Path, now: datetime) -> Manifest:
+def back_up(data: Path, archive: Path, now: datetime, take_out: Callable[[Path], None] | None = None) -> Manifest:
     """Write the archive of a data directory, mode 0600. The platform may run meanwhile; no writer waits for it.
 
     The files are read before the ledger is: so all that they hold was recorded by then. Where an authority changes in
-    between, all is read again.
+    between, all is read again. ``take_out`` writes the ledger as a SQLite file where that is in another database.
 
     Raises:
-        BadInput: there is no ledger in the directory, or the archive is there already, or cannot be written.
+        BadInput: there is no ledger in the directory, it is another authority's, or the archive is there already, or cannot
+            be written.
         Unavailable: the disk is full, or the authorities change again and again.
     """
-    if not (data / LEDGER).is_file():
-        hint = "a ledger in PostgreSQL is saved by pg_dump, and the directory 'authority' beside it by a copy"
-        raise BadInput(f"there is no {LEDGER} in this directory", file=str(data), hint=hint)
+    if take_out is None and not (data / LEDGER).is_file():
+        raise BadInput(
+            f"there is no {LEDGER} in this directory", file=str(data), hint="name a PostgreSQL database with --database"
+        )
+    if take_out and (data / LEDGER).is_file():
+        raise BadInput(
+            "there is a ledger in this directory, and a database is named", file=str(data / LEDGER), hint=_ONE
+        )
     _require_place(data, archive)
     with files.explained("written", archive), _beside(archive) as stage:
         for _ in range(_TRIES):
             kept = _read_files(data)
             ledgers = {path: _snapshot(data / path, stage / f"{number}") for number, path in enumerate(_ledgers(data))}
+            if take_out:
+                ledgers[LEDGER] = _taken_out(take_out, stage / LEDGER, kept)
             if _authorities(_read_files(data)) == _authorities(kept):
                 break
         else:
@@ -99,11 +109,14 @@ def back_up(data: Path, archive: Path, now: datetime) -> Manifest:
     return manifest
 
 
-def restore(archive: Path, data: Path, now: datetime, requester: str) -> Manifest:
+def restore(
+    archive: Path, data: Path, now: datetime, requester: str, put_in: Callable[[Path], None] | None = None
+) -> Manifest:
     """Put an archive's files into ``data``, which must not exist or be empty. It appears whole, or not at all.
 
     All files get mode 0600. In each ledger the numbers of revocation lists and events jump ahead, past all that may have been
-    given out since the backup, and an event tells of the restoration.
+    given out since the backup, and an event tells of the restoration. ``put_in`` takes the ledger to another database, and
+    then it is not in the directory.
 
     Raises:
         BadInput: the archive is damaged or is none, or there is something in the directory.
@@ -121,6 +134,9 @@ def restore(archive: Path, data: Path, now: datetime, requester: str) -> Manifes
         for ledger in _ledgers(stage):
             restored = PlatformRestored(id=new_event_id(), at=now, backup_at=manifest.made_at, requester=requester)
             _go_on(stage / ledger, restored)
+        if put_in:
+            put_in(stage / LEDGER)
+            (stage / LEDGER).unlink()
     return manifest
 
 
@@ -189,6 +205,13 @@ def _snapshot(ledger: Path, copy: Path) -> Path:
         raise BadInput(f"the ledger cannot be copied: {error}", file=str(ledger)) from error
     if found != "ok":
         raise BadInput(f"the ledger is damaged: {found}", file=str(ledger), hint="restore the last good backup")
+    return copy
+
+
+def _taken_out(take_out: Callable[[Path], None], copy: Path, kept: dict[str, bytes]) -> Path:
+    copy.unlink(missing_ok=True)
+    take_out(copy)
+    check_together(copy, kept)
     return copy
 
 

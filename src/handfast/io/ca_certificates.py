@@ -1,4 +1,4 @@
-"""CA certificates with a root's key in this process: signed, with what the next one after them has to be like.
+"""CA certificates: signed with a key that is at hand, with what the next one after them has to be like.
 
 Decides how a planned CA certificate becomes bytes. Refuses to know files; what it says is planned in `handfast.trust.ca`.
 """
@@ -8,41 +8,39 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
-
 from handfast.base.windows import Window
-from handfast.io.signers import AuthorityKey, KeyKind, public_der
+from handfast.io.key_places import LocalSigner
+from handfast.io.signers import KeyKind
 from handfast.io.token_uri import TokenUri
-from handfast.trust.algorithms import PublicKey, algorithm_of
-from handfast.trust.ca import CaPlan
+from handfast.trust import ca_bytes
+from handfast.trust.addresses import StatusSite
+from handfast.trust.ca_bytes import Plan, Signatory
 from handfast.trust.constraints import NameConstraints
 from handfast.trust.facts import facts, issuer_facts
+from handfast.trust.leaf import assemble
 from handfast.trust.plan import SERIAL_BYTES, serial_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What an issuing CA is made with: a key of this kind in a file, or this one in a token; and what it may name."""
+    """What an issuing CA is made with: a key of this kind in a file, or this one in a token; what it may name; where its status is."""
 
     key: KeyKind | TokenUri = KeyKind.P256
     constraints: NameConstraints | None = None
+    site: StatusSite | None = None
 
 
 DEFAULT = Wanted()
 
 
-def certify_root(plan: CaPlan, window: Window, key: AuthorityKey) -> bytes:
-    """Sign a root with its own key (DER)."""
-    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    return _signed(plan, window, public_der(key), (plan.name, own.digest), key)
+def certify(plan: Plan, window: Window, public_key_der: bytes, by: Signatory, signer: LocalSigner) -> bytes:
+    """Sign a planned certificate with the key of a CA (DER).
 
-
-def certify(plan: CaPlan, window: Window, public_key_der: bytes, root_der: bytes, root_key: AuthorityKey) -> bytes:
-    """Sign a CA certificate for a key with the root's (DER)."""
-    root = x509.load_der_x509_certificate(root_der)
-    above = (root.subject, bytes.fromhex(facts(root_der).ski))
-    return _signed(plan, window, public_key_der, above, root_key)
+    Raises:
+        Unavailable: its token does not answer.
+    """
+    tbs = ca_bytes.tbs(plan, by, public_key_der, window, serial_from(secrets.token_bytes(SERIAL_BYTES)))
+    return assemble(tbs, signer.sign_now(tbs))
 
 
 def kind_of(ca_der: bytes) -> KeyKind:
@@ -66,26 +64,3 @@ def like(issuing_der: bytes) -> Wanted:
     """Give what the issuing CA after this one is made with, where its key lies in a file: the same limits above all."""
     constraints = issuer_facts(issuing_der).constraints
     return Wanted(key=kind_of(issuing_der), constraints=constraints[0] if constraints else None)
-
-
-def _signed(
-    plan: CaPlan, window: Window, public_key_der: bytes, above: tuple[x509.Name, bytes], key: AuthorityKey
-) -> bytes:
-    """Sign with ``key``, which is that of the CA whose name and key identifier are ``above``."""
-    issuer, key_id = above
-    public = load_der_public_key(public_key_der)
-    assert isinstance(public, PublicKey)
-    builder = (
-        x509.CertificateBuilder(subject_name=plan.name, issuer_name=issuer, public_key=public)
-        .serial_number(serial_from(secrets.token_bytes(SERIAL_BYTES)))
-        .not_valid_before(window.not_before)
-        .not_valid_after(window.not_after)
-    )
-    for one, critical in plan.extensions():
-        builder = builder.add_extension(one, critical=critical)
-    certificate = (
-        builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier(key_id, None, None), critical=False)
-        .sign(key, algorithm_of(public_der(key)).hash)
-    )
-    return certificate.public_bytes(Encoding.DER)

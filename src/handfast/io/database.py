@@ -80,7 +80,9 @@ def placeholders(count: int, first: int = 1) -> str:
 
 
 class Database(ABC):
-    """What the ledger asks of a store."""
+    """What the ledger asks of a store. ``has_others`` tells whether other processes may use it at the same time."""
+
+    has_others = False
 
     @abstractmethod
     async def fetch(self, sql: str, *args: Value) -> list[Row]:

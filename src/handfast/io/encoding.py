@@ -22,9 +22,11 @@ import msgspec
 from handfast.base.events import KINDS, Event
 from handfast.base.refusal import BadInput
 from handfast.base.spiffe import SpiffeId, TrustDomain
+from handfast.io.native import native, shape_of
 
 MAX_EVENT_BYTES = 64 * 1024
 _EVENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_NOT_UNICODE = "the text is not Unicode"
 _MISSING = object()
 _AS_THEY_ARE = frozenset({str, int, bool, types.NoneType})
 """Most of what there is to write and read, and so asked for first."""
@@ -38,7 +40,7 @@ def encode_event(event: Event) -> bytes:
     Raises:
         BadInput: `decode_event` would refuse it: its id, its size, a time without a zone, text that is not Unicode.
     """
-    raw = encode(event)
+    raw = _with_kind(event) if native(event) else encode(event)
     _check_size(raw)
     _check_id(event)
     return raw
@@ -51,7 +53,11 @@ def decode_event(raw: bytes) -> Event:
         BadInput: it is too long, not JSON, of no known kind, or a field is missing or wrong.
     """
     _check_size(raw)
-    return event_from_plain(decode(raw))
+    event = _typed(raw)
+    if event is None or not native(event):
+        return event_from_plain(decode(raw))
+    _check_id(event)
+    return event
 
 
 def event_from_plain(plain: object) -> Event:
@@ -77,7 +83,7 @@ def encode(value: object) -> bytes:
     try:
         return msgspec.json.encode(to_plain(value))
     except UnicodeEncodeError as error:
-        raise BadInput("the text is not Unicode") from error
+        raise BadInput(_NOT_UNICODE) from error
 
 
 def decode(raw: bytes) -> object:
@@ -128,6 +134,29 @@ def from_plain(kind: type[T], plain: object) -> T:
         BadInput: a field is missing, of another type, or cannot be. Names its key.
     """
     return cast("T", _read(kind, plain))
+
+
+def _with_kind(event: Event) -> bytes:
+    try:
+        fields = msgspec.json.encode(event)
+    except UnicodeEncodeError as error:
+        raise BadInput(_NOT_UNICODE) from error
+    return b'{"kind":"%b",%b' % (event.kind.encode(), fields[1:])
+
+
+def _typed(raw: bytes) -> Event | None:
+    """Read an event as it was most likely written; None where it was not, and has to be looked at in detail."""
+    try:
+        kind: Any = KINDS[msgspec.json.decode(raw, type=_Kind).kind]
+        return cast("Event", msgspec.json.decode(raw, type=kind)) if shape_of(kind) else None
+    except (msgspec.DecodeError, KeyError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+class _Kind(msgspec.Struct):
+    """All that is read of an event first."""
+
+    kind: str
 
 
 def _check_size(raw: bytes) -> None:

@@ -34,15 +34,32 @@ async def fetch(url: str, *, limit: int = MAX_LIST_BYTES, seconds: float = FETCH
     Raises:
         Unavailable: it does not answer with 200, in time and within ``limit`` bytes.
     """
+    async with httpx2.AsyncClient(trust_env=False, timeout=seconds) as client:
+        try:
+            get = client.build_request("GET", url, headers={"accept-encoding": "identity"})
+        except httpx2.InvalidURL as error:
+            raise Unavailable(f"it cannot be fetched: {str(error)[:200]}") from error
+        return await answered(client, get, limit=limit, seconds=seconds)
+
+
+async def answered(client: httpx2.AsyncClient, request: httpx2.Request, *, limit: int, seconds: float) -> bytes:
+    """Send a request and give what is answered. Redirects are not followed.
+
+    Raises:
+        Unavailable: it is not answered with 200, in time and within ``limit`` bytes.
+    """
+    response: httpx2.Response | None = None
     try:
-        async with asyncio.timeout(seconds), httpx2.AsyncClient(trust_env=False, timeout=seconds) as client:
-            headers = {"accept-encoding": "identity"}
-            async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
-                return await _bounded(response, limit)
+        async with asyncio.timeout(seconds):
+            response = await client.send(request, stream=True, follow_redirects=False)
+            return await _bounded(response, limit)
     except TimeoutError as error:
         raise Unavailable(f"there is no whole answer within {seconds:.0f} s") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         raise Unavailable(f"it cannot be fetched: {str(error)[:200] or type(error).__name__}") from error
+    finally:
+        if response is not None:
+            await response.aclose()
 
 
 async def _bounded(response: httpx2.Response, limit: int) -> bytes:
@@ -91,7 +108,7 @@ class ForeignStatus:
 
     def _recalled(self, authority: ForeignAuthority, now: datetime) -> Known:
         known, revocation = Known(authority), authority.revocation
-        if revocation is None:
+        if revocation is None or revocation.ocsp:
             return known
         if revocation.pem:
             known.lists, known.fault = _judged(revocation.pem.encode(), known, now)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from handfast.base.events import CertificateIssued, CertificateRefused
@@ -21,7 +21,7 @@ from handfast.io.authorities import Authority
 from handfast.io.generations import Generations
 from handfast.io.ids import new_event_id
 from handfast.io.ports import Clock, Ledger, Signer
-from handfast.io.records import CertificateRecord, CertificateState
+from handfast.io.records import CertificateRecord
 from handfast.trust import leaf
 from handfast.trust.addresses import StatusSite
 from handfast.trust.entries import Workload
@@ -35,14 +35,13 @@ class IssuedCertificate:
     """A certificate, and what goes with it.
 
     ``serial`` is lower case hex. ``chain_pem`` is leaf and issuing CA, as a peer sends them; ``bundle_pem`` the roots, as a peer
-    trusts them. ``record`` is the ledger's row, ``event`` what was recorded beside it.
+    trusts them. ``event`` is what was recorded beside it.
     """
 
     serial: str
     der: bytes
     chain_pem: str
     bundle_pem: str
-    record: CertificateRecord
     event: CertificateIssued
 
 
@@ -102,25 +101,23 @@ class Issuance:
         return planned if isinstance(planned, Refusal) else lint(leaf.tbs(planned), planned)
 
     async def _issued(self, intent: CertificateRecord, der: bytes, authority: Authority) -> IssuedCertificate:
-        record = replace(intent, state=CertificateState.ISSUED, der=der, fingerprint=fingerprint(der))
         event = CertificateIssued(
             id=new_event_id(self._random),
             at=self._clock.now(),
-            serial=record.serial,
-            fingerprint=record.fingerprint,
-            identity=record.identity,
-            dns=record.dns,
-            not_before=record.not_before,
-            not_after=record.not_after,
-            requester=record.requester,
+            serial=intent.serial,
+            fingerprint=fingerprint(der),
+            identity=intent.identity,
+            dns=intent.dns,
+            not_before=intent.not_before,
+            not_after=intent.not_after,
+            requester=intent.requester,
         )
-        await self._ledger.record_issued(record.serial, der, event)
+        await self._ledger.record_issued(intent.serial, der, event)
         return IssuedCertificate(
-            serial=record.serial,
+            serial=intent.serial,
             der=der,
             chain_pem=pem(der) + authority.chain_pem,
             bundle_pem=authority.bundle_pem,
-            record=record,
             event=event,
         )
 

@@ -1,6 +1,8 @@
-"""Where an issuing key lies: in a file beside its certificate, or in a token that a file there names.
+"""Where a CA's key lies: in a file beside its certificate, or in a token that a file there names.
 
 Decides how it is put there, opened and shown. Refuses to know what it signs.
+
+``name`` is whose key of a directory is meant, and the beginning of its file's name: `ISSUING`, `ROOT` or `RESPONDER`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from handfast.io.sealed import Passphrase
 from handfast.io.signers import KeyKind, KeySigner, new_authority_key
 from handfast.io.token_uri import TokenUri, parse_token_uri
 
-KEY_FILE, TOKEN_FILE = "issuing-key.pem", "issuing-key.uri"
+ISSUING, ROOT, RESPONDER = "issuing-key", "root-key", "ocsp-key"
+KEY_FILE, TOKEN_FILE = f"{ISSUING}.pem", f"{ISSUING}.uri"
 
 LocalSigner = KeySigner | Pkcs11Signer
 
@@ -28,8 +31,8 @@ class KeyPlace:
     text: str
 
 
-def put(directory: Path, wanted: KeyKind | TokenUri, passphrase: Passphrase | None) -> LocalSigner:
-    """Make an issuing key in a file of ``directory``, or write down which one in a token it is; give what signs with it.
+def put(directory: Path, wanted: KeyKind | TokenUri, passphrase: Passphrase | None, name: str = ISSUING) -> LocalSigner:
+    """Make a key in a file of ``directory``, or write down which one in a token it is; give what signs with it.
 
     Raises:
         BadInput: the token or its key cannot be used, or the place cannot be written.
@@ -37,21 +40,31 @@ def put(directory: Path, wanted: KeyKind | TokenUri, passphrase: Passphrase | No
     """
     if isinstance(wanted, TokenUri):
         signer = open_token(wanted)
-        files.write_secret(directory / TOKEN_FILE, f"{wanted.text}\n".encode())
+        note(directory, wanted, name)
         return signer
     key = new_authority_key(wanted)
-    sealed.write_key(directory / KEY_FILE, key, passphrase)
+    sealed.write_key(directory / f"{name}.pem", key, passphrase)
     return KeySigner(key)
 
 
-def open_signer(directory: Path, passphrase: Passphrase | None) -> tuple[LocalSigner, bool]:
-    """Open the issuing key of ``directory``; tell whether it is safe at rest: sealed, or in a token.
+def note(directory: Path, uri: TokenUri, name: str = ISSUING) -> None:
+    """Write down which key in a token it is.
 
     Raises:
-        BadInput: it is not there, is open to others, cannot be opened with this passphrase, or the token cannot be used.
+        BadInput: the place cannot be written.
+        Unavailable: the disk is full or fails.
+    """
+    files.write_secret(directory / f"{name}.uri", f"{uri.text}\n".encode())
+
+
+def open_signer(directory: Path, passphrase: Passphrase | None, name: str = ISSUING) -> tuple[LocalSigner, bool]:
+    """Open the key of ``directory``; tell beside it whether it is safe at rest: sealed, or in a token.
+
+    Raises:
+        BadInput: there is none, or it is open to others, damaged or sealed with another passphrase, or the token cannot be used.
         Unavailable: the token does not answer.
     """
-    token, key = directory / TOKEN_FILE, directory / KEY_FILE
+    key, token = directory / f"{name}.pem", directory / f"{name}.uri"
     if token.exists():
         _refuse_both(key)
         return open_token(_uri(token)), True
@@ -62,9 +75,14 @@ def open_signer(directory: Path, passphrase: Passphrase | None) -> tuple[LocalSi
         raise error.at(file=str(key)) from error
 
 
-def file_of(directory: Path) -> Path:
-    """Give the file of ``directory`` that holds the issuing key, or names it."""
-    return directory / (TOKEN_FILE if (directory / TOKEN_FILE).exists() else KEY_FILE)
+def file_of(directory: Path, name: str = ISSUING) -> Path:
+    """Give the file of ``directory`` that holds the key, or names it."""
+    return directory / (f"{name}.uri" if in_token(directory, name) else f"{name}.pem")
+
+
+def in_token(directory: Path, name: str = ISSUING) -> bool:
+    """Tell whether the key of ``directory`` lies in a token."""
+    return (directory / f"{name}.uri").exists()
 
 
 def close(signer: object) -> None:
@@ -73,19 +91,17 @@ def close(signer: object) -> None:
         signer.close()
 
 
-def place_of(directory: Path) -> KeyPlace:
-    """Tell where the issuing key of ``directory`` lies, without opening it.
+def place_of(directory: Path, name: str = ISSUING) -> KeyPlace:
+    """Tell where the key of ``directory`` lies, without opening it.
 
     Raises:
         BadInput: what names it cannot be read.
     """
-    if (directory / TOKEN_FILE).exists():
-        return KeyPlace("token", _uri(directory / TOKEN_FILE).shown)
-    return file_place(directory / KEY_FILE)
+    path = file_of(directory, name)
+    return KeyPlace("token", _uri(path).shown) if in_token(directory, name) else _file_place(path)
 
 
-def file_place(path: Path) -> KeyPlace:
-    """Tell whether a key is in this file, and how."""
+def _file_place(path: Path) -> KeyPlace:
     if not path.exists():
         return KeyPlace("missing", path.name)
     try:
@@ -104,4 +120,6 @@ def _uri(path: Path) -> TokenUri:
 
 def _refuse_both(key: Path) -> None:
     if key.exists():
-        raise BadInput(f"there is a key file beside {TOKEN_FILE}, and one must count", file=str(key), hint="remove one")
+        raise BadInput(
+            f"there is a key file beside {key.stem}.uri, and one must count", file=str(key), hint="remove one"
+        )

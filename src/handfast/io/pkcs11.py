@@ -88,10 +88,19 @@ class Pkcs11Signer:
             Unavailable: the token does not answer in time, refuses, or gave a signature that is not its own.
         """
         try:
-            return await asyncio.wrap_future(self._soon(self._signed, message, time.monotonic() + self._patience_s))
+            return await asyncio.wrap_future(self._signing(message))
         except BadInput as error:
             # Nobody who asks for a certificate can mend it: to them the key is away.
             raise Unavailable(f"the token cannot be used: {error}", hint=error.hint) from error
+
+    def sign_now(self, message: bytes) -> bytes:
+        """Sign as `sign` does, and wait for it: for a root, which signs seldom and not in an event loop.
+
+        Raises:
+            BadInput: the token, its key or its PIN is not what it was.
+            Unavailable: as `sign`.
+        """
+        return self._signing(message).result()
 
     def close(self) -> None:
         """End the process."""
@@ -108,6 +117,9 @@ class Pkcs11Signer:
         raise TypeError("a signer cannot be pickled or copied")
 
     # In the one thread
+
+    def _signing(self, message: bytes) -> Future[bytes]:
+        return self._soon(self._signed, message, time.monotonic() + self._patience_s)
 
     def _soon(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
         try:

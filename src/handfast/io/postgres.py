@@ -54,6 +54,8 @@ _TRIGGERS = "select relname from pg_trigger join pg_class on pg_class.oid = tgre
 class PostgresDatabase(Database):
     """One PostgreSQL database, of which other processes may be writers too. Belongs to one event loop."""
 
+    has_others = True
+
     def __init__(self, address: Address, writer: Session, readers: Pool, tables: Tables) -> None:
         """Take an open connection and a pool of readers; `open` makes them."""
         self._address, self._readers, self._tables = address, readers, tables
@@ -75,7 +77,7 @@ class PostgresDatabase(Database):
         """
         writer = await connect(address)
         try:
-            await _check_encoding(writer)
+            await check_encoding(writer)
             await migrate(writer, load() if migrations is None else migrations)
             tables = await _tables(writer)
             readers = await _readers(address)
@@ -286,7 +288,12 @@ async def _commit(writer: Session, *, told: bool) -> None:
         raise Unavailable(f"the database answered {done} to a commit: nothing was written", hint="try again")
 
 
-async def _check_encoding(session: Session) -> None:
+async def check_encoding(session: Session) -> None:
+    """Check that every text fits.
+
+    Raises:
+        BadInput: the database's encoding is another than UTF-8.
+    """
     encoding = await session.fetchval("show server_encoding")
     if encoding != "UTF8":
         raise BadInput(f"the database's encoding is {encoding}", key="database", hint="createdb --encoding UTF8")
@@ -300,6 +307,16 @@ async def migrate(session: Session, known: Sequence[Migration]) -> None:
     """
     await session.execute(f"begin; set local statement_timeout = '{MIGRATE_SECONDS:.0f}s'")
     await session.execute(f"select pg_advisory_xact_lock({LOCK})", timeout=MIGRATE_SECONDS)
+    await apply_migrations(session, known)
+    await _commit(session, told=False)
+
+
+async def apply_migrations(session: Session, known: Sequence[Migration]) -> None:
+    """Apply the migrations that are lacking, in the transaction that is open.
+
+    Raises:
+        BadInput: the database is newer than ``known``, or differs from it.
+    """
     if await session.fetchval("select to_regclass('migrations')") is None:  # who may not create may still use it
         await session.execute(for_postgres(HISTORY))
     applied = dict(await session.fetch("select number, checksum from migrations"))
@@ -312,7 +329,6 @@ async def migrate(session: Session, known: Sequence[Migration]) -> None:
             migration.name,
             migration.checksum,
         )
-    await _commit(session, told=False)
 
 
 async def _tables(session: Session) -> Tables:

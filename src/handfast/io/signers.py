@@ -17,7 +17,7 @@ from typing import NoReturn, TypeAlias
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from handfast.trust.algorithms import algorithm_for
+from handfast.trust.algorithms import SignatureAlgorithm, algorithm_for
 from handfast.trust.profile import key_facts
 
 AuthorityKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -58,7 +58,10 @@ def sign_with(key: AuthorityKey, message: bytes) -> bytes:
     Raises:
         BadInput: no authority signs with such a key.
     """
-    algorithm = algorithm_for(key_facts(key.public_key()))
+    return _signed(key, algorithm_for(key_facts(key.public_key())), message)
+
+
+def _signed(key: AuthorityKey, algorithm: SignatureAlgorithm, message: bytes) -> bytes:
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign(message)
     assert algorithm.hash
@@ -74,11 +77,11 @@ class KeySigner:
         BadInput: no authority signs with such a key.
     """
 
-    __slots__ = ("_key", "_public_key_der")
+    __slots__ = ("_algorithm", "_key", "_public_key_der")
 
     def __init__(self, key: AuthorityKey) -> None:
         """Keep the key, and its public half in DER."""
-        algorithm_for(key_facts(key.public_key()))
+        self._algorithm = algorithm_for(key_facts(key.public_key()))
         self._key = key
         self._public_key_der = public_der(key)
 
@@ -91,7 +94,11 @@ class KeySigner:
         """Sign ``message`` by the key's own algorithm."""
         # Elliptic curves take some 30 microseconds, and a thread would cost more; RSA takes up to ten milliseconds.
         if isinstance(self._key, rsa.RSAPrivateKey):
-            return await asyncio.to_thread(sign_with, self._key, message)
+            return await asyncio.to_thread(_signed, self._key, self._algorithm, message)
+        return _signed(self._key, self._algorithm, message)
+
+    def sign_now(self, message: bytes) -> bytes:
+        """Sign as `sign` does, and wait for it: for a root, which signs seldom and not in an event loop."""
         return sign_with(self._key, message)
 
     def __repr__(self) -> str:

@@ -16,19 +16,27 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from handfast.sdk.exchange import Exchange
 from handfast.sdk.limits import Limits
 
 Describe = Callable[[asyncio.BaseTransport], dict[str, Any]]
 
+_TIMERS_GRAIN_S = 0.001
+
 
 class _HeadTooLarge(Exception):
     """The head, or the trailers, weigh more than is allowed."""
+
+
+class _NoPath(Exception):
+    """The request's target is no path (RFC 9112 section 3.2): we are no proxy."""
 
 
 class _Pipelined(Exception):
@@ -36,29 +44,47 @@ class _Pipelined(Exception):
 
 
 class _Deadline:
-    """A moment by which something must have happened, or `missed` is called."""
+    """A moment by which something must have happened, or `missed` is called.
 
-    __slots__ = ("_handle", "_loop", "_missed")
+    Many are set, and nearly all are met: so the loop's timer is left standing when the moment is moved on or taken back, and what
+    counts is looked up when it rings.
+    """
+
+    __slots__ = ("_at", "_loop", "_missed", "_rings", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, missed: Callable[[], None]) -> None:
         self._loop, self._missed = loop, missed
-        self._handle: asyncio.TimerHandle | None = None
+        self._at: float | None = None
+        self._rings = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
-        return self._handle is not None
+        return self._at is not None
 
     def set(self, seconds: float) -> None:
-        self.clear()
-        self._handle = self._loop.call_later(seconds, self._fire)
+        self._at = self._loop.time() + seconds
+        if self._timer is None or self._rings > self._at:
+            self.stop()
+            self._rings = self._at
+            self._timer = self._loop.call_later(seconds, self._ring)
 
     def clear(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._at = None
 
-    def _fire(self) -> None:
-        self._handle = None
-        self._missed()
+    def stop(self) -> None:
+        """Let go of the timer too, and with it of the connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        self._timer, at, self._at = None, self._at, None
+        if at is None:
+            return
+        if (left := at - self._loop.time()) > _TIMERS_GRAIN_S:
+            self.set(left)
+        else:
+            self._missed()
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -72,13 +98,13 @@ class HttpConnection(HttpToolsProtocol):
         """Wait for the transport."""
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self.access_log = False
-        self.timeout_keep_alive = limits.keep_alive_s
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self._limits, self._describe = limits, describe
         self._extensions: dict[str, Any] = {}
         self._reading = _Deadline(self.loop, self._read_too_slow)
         self._writing = _Deadline(self.loop, self.abort)
-        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._idle = _Deadline(self.loop, self._idle_too_long)
+        self._unanswered: deque[Exchange] = deque()
         self._in_head, self._begun = True, False
         self._silent = 0  # bytes since the parser last told us anything: what it may be holding back
         self._weight = self._fields = 0
@@ -98,8 +124,9 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application, and whoever waits for `closed`."""
-        self._reading.clear()
-        self._writing.clear()
+        for deadline in (self._reading, self._writing, self._idle):
+            deadline.clear()
+            deadline.stop()
         super().connection_lost(exc)
         for cycle in self._unanswered:  # uvicorn tells the request that was read last, not the one being answered
             cycle.disconnected = True
@@ -111,7 +138,7 @@ class HttpConnection(HttpToolsProtocol):
         """Parse, in place of uvicorn's own: it logs a line for each piece of garbage that a stranger sends."""
         if self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
+        self._idle.clear()
         self._silent += len(data)
         try:
             self.parser.feed_data(data)
@@ -122,8 +149,11 @@ class HttpConnection(HttpToolsProtocol):
             return
         if self._silent > self._limits.head_bytes:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif (self._begun or self._silent) and not self._reading:
-            self._reading.set(self._limits.head_s)
+        elif self._begun or self._silent:
+            if not self._reading:
+                self._reading.set(self._limits.head_s)
+        elif self.cycle and not self.answering:
+            self._idle.set(self._limits.keep_alive_s)  # the end of a body that was answered before
 
     def pause_writing(self) -> None:
         """Give the client some time to read."""
@@ -158,14 +188,43 @@ class HttpConnection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the application."""
+        """Start the application, once what came before is answered."""
         self._in_head, self._silent = False, 0
         self._reading.set(self._limits.body_s)
-        self.server_state.default_headers = _date(int(time.time()))
-        super().on_headers_complete()
+        self._complete_scope()
+        busy, self.cycle = self.answering, self._exchange()
         self._unanswered.append(self.cycle)
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # what follows is in the other protocol
+        if busy:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            self._start_asgi_task(self.cycle, self.app)
+
+    def _complete_scope(self) -> None:
+        target = httptools.parse_url(self.url)
+        if target.path is None:
+            raise _NoPath
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = self.parser.get_http_version()
+        self.scope["path"] = unquote(target.path.decode("ascii"))
+        self.scope["raw_path"] = target.path
+        self.scope["query_string"] = target.query or b""
+
+    def _exchange(self) -> Exchange:
+        kept = self.parser.should_keep_alive() and self.scope["http_version"] != "1.0"
+        return Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=_date(int(time.time())),
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=kept and not self.parser.should_upgrade(),  # what follows an upgrade is in the other protocol
+            on_response=self.on_response_complete,
+        )
 
     def on_body(self, body: bytes) -> None:
         """Pass on a piece of the body."""
@@ -181,15 +240,16 @@ class HttpConnection(HttpToolsProtocol):
     # What uvicorn calls.
 
     def on_response_complete(self) -> None:
-        """Go on, or see the end delivered."""
+        """Go on with what waits, or see the end delivered."""
         self._unanswered.popleft()
-        super().on_response_complete()
-        self._bound_closing()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection."""
-        super().timeout_keep_alive_handler()
-        self._bound_closing()
+        if self.transport.is_closing():
+            self._bound_closing()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle.set(self._limits.keep_alive_s)
 
     def shutdown(self) -> None:
         """Close once the current answer is complete."""
@@ -214,6 +274,11 @@ class HttpConnection(HttpToolsProtocol):
         )
         self.transport.close()
         self._bound_closing()
+
+    def _idle_too_long(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._bound_closing()
 
     def _read_too_slow(self) -> None:
         if self._in_head and self.answering:

@@ -66,6 +66,12 @@ class StatusSite:
             crl=self.crl(key_id, shard), ocsp=self.ocsp, issuer=f"{self.url}{issuer_path(key_id.hex())}"
         )
 
+    def above(self, key_id: bytes) -> StatusAddresses:
+        """Give what the certificate of an issuing CA with this key identifier carries: its own, as its signer's may not be known yet."""
+        return StatusAddresses(
+            crl=f"{self.url}{crl_above(key_id.hex())}", ocsp=self.ocsp, issuer=f"{self.url}{issuer_above(key_id.hex())}"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusAddresses:
@@ -89,6 +95,16 @@ def delta_path(key_id: str, shard: int) -> str:
 def issuer_path(key_id: str) -> str:
     """Give the path of an issuer's certificate."""
     return f"/ca/{key_id}.cer"
+
+
+def crl_above(key_id: str) -> str:
+    """Give the path of the list that a CA stands on, by that CA's own key identifier (hex)."""
+    return f"/crl/above/{key_id}.crl"
+
+
+def issuer_above(key_id: str) -> str:
+    """Give the path of the certificate of whoever signed a CA, by that CA's own key identifier (hex)."""
+    return f"/ca/above/{key_id}.cer"
 
 
 def shard_bounds(shard: int, shards: int) -> tuple[str, str]:

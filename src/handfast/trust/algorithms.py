@@ -100,7 +100,7 @@ def identifier_in(signed: bytes) -> bytes:
     Raises:
         BadInput: there is none.
     """
-    for part in der.children(signed):
+    for part in der.each(signed):
         if part[0] == _SEQUENCE:
             return part
     raise BadInput("what is to be signed names no signature algorithm")

@@ -1,15 +1,16 @@
 """What a CA certificate of ours says, and whether one that somebody else made will do.
 
-Decides names, extensions and limits of root and issuing CA, and the request for an issuing CA that another root shall sign.
-Refuses to know keys, files, and who has to confirm a root.
+Decides names, extensions and limits of root and issuing CA, and of what stands between them. Refuses to know keys, files, how a
+certificate becomes bytes (`handfast.trust.ca_bytes`), and who has to confirm a root.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from itertools import pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,6 +21,7 @@ from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window
 from handfast.trust import der
+from handfast.trust.addresses import StatusSite
 from handfast.trust.algorithms import algorithm_of
 from handfast.trust.constraints import NameConstraints, breaches, exceeds, written
 from handfast.trust.constraints import read as constraints_of
@@ -37,28 +39,25 @@ _KNOWN_CRITICAL = {
     ExtensionOID.NAME_CONSTRAINTS,
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
 }
-_EXTENSION_REQUEST = der.oid("1.2.840.113549.1.9.14")
 _SPKI = 6
 Finding = tuple[str, str]
+Ca = tuple[x509.Certificate, CertificateFacts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaPlan:
-    """What a CA certificate will say. ``path_length`` is how many CAs there may be below it."""
+    """What a CA certificate will say. ``path_length`` is how many CAs there may be below it; ``site`` where its status is found."""
 
     kind: str
     trust_domain: TrustDomain
     path_length: int
     constraints: NameConstraints | None = None
+    site: StatusSite | None = None
 
     @property
     def name(self) -> x509.Name:
         """The kind and the trust domain, in the 64 characters of a common name."""
-        text = f"{self.kind} {self.trust_domain}"
-        if len(text) > LONGEST_NAME:
-            # Two long trust domains must not become the same name by being cut.
-            text = f"{text[:50]}~{sha256(text.encode()).hexdigest()[:13]}"
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+        return named(self.kind, self.trust_domain)
 
     def extensions(self) -> list[tuple[x509.ExtensionType, bool]]:
         """Give its extensions, each with whether it is critical, but not the key identifiers.
@@ -74,24 +73,20 @@ class CaPlan:
         return [*always, (written(self.constraints), True)] if self.constraints else always
 
 
-def issuing_plan(trust_domain: TrustDomain, constraints: NameConstraints | None) -> CaPlan:
+def named(kind: str, trust_domain: TrustDomain) -> x509.Name:
+    """Give a subject: the kind and the trust domain, in the 64 characters of a common name."""
+    text = f"{kind} {trust_domain}"
+    if len(text) > LONGEST_NAME:
+        # Two long trust domains must not become the same name by being cut.
+        text = f"{text[:50]}~{sha256(text.encode()).hexdigest()[:13]}"
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def issuing_plan(
+    trust_domain: TrustDomain, constraints: NameConstraints | None, site: StatusSite | None = None
+) -> CaPlan:
     """Plan an issuing CA: no CA below it."""
-    return CaPlan(kind=ISSUING_KIND, trust_domain=trust_domain, path_length=0, constraints=constraints)
-
-
-def request_tbs(plan: CaPlan, public_key_der: bytes, key_id: bytes) -> bytes:
-    """Write the CertificationRequestInfo of an issuing CA, which asks for the extensions it needs (RFC 2986 section 4.1)."""
-    wanted = [*plan.extensions(), (x509.SubjectKeyIdentifier(key_id), False)]
-    extensions = der.sequence(
-        *(der.extension(one.oid.dotted_string, one.public_bytes(), critical=critical) for one, critical in wanted)
-    )
-    attribute = der.sequence(_EXTENSION_REQUEST, der.tlv(0x31, extensions))
-    return der.sequence(der.integer(0), plan.name.public_bytes(), public_key_der, der.tlv(0xA0, attribute))
-
-
-def request(tbs: bytes, public_key_der: bytes, signature: bytes) -> bytes:
-    """Put a CertificationRequestInfo and its signature together (RFC 2986 section 4.2)."""
-    return der.sequence(tbs, algorithm_of(public_key_der).identifier, der.bit_string(signature))
+    return CaPlan(kind=ISSUING_KIND, trust_domain=trust_domain, path_length=0, constraints=constraints, site=site)
 
 
 def judge_root(root_der: bytes, trust_domain: TrustDomain, now: datetime) -> Refusal | None:
@@ -107,9 +102,16 @@ def judge_root(root_der: bytes, trust_domain: TrustDomain, now: datetime) -> Ref
 
 
 def judge_issuing(
-    issuing_der: bytes, root_der: bytes, public_key_der: bytes, trust_domain: TrustDomain, now: datetime
+    issuing_der: bytes,
+    root_der: bytes,
+    public_key_der: bytes,
+    trust_domain: TrustDomain,
+    now: datetime,
+    between: Sequence[bytes] = (),
 ) -> Refusal | None:
     """Tell whether a certificate can be the issuing CA under this root. ``public_key_der`` is the key that was asked for.
+
+    ``between`` are the CAs from the one that signed it up to the one that the root signed.
 
     Returns:
         None, or AUTHORITY_UNFIT with one piece of evidence for each thing that is wrong.
@@ -117,14 +119,20 @@ def judge_issuing(
     Raises:
         BadInput: it cannot be read.
     """
-    (root, above), (issuing, seen) = _read(root_der), _read(issuing_der)
-    return _refusal(
-        (
-            *_ca_findings(issuing, seen, trust_domain, now),
-            *_link_findings(issuing, root),
-            *_issuing_findings(issuing, seen, above, public_key_der, trust_domain),
+    issuing, *above = (_read(der) for der in (issuing_der, *between, root_der))
+    findings = [
+        *_ca_findings(*issuing, trust_domain, now),
+        *_link_findings(issuing, above[0]),
+        *_issuing_findings(*issuing, public_key_der, trust_domain),
+        *(finding for one in above for finding in _above_findings(issuing, one)),
+    ]
+    for below, (one, upper) in enumerate(pairwise(above), 1):
+        findings += (
+            (f"between_{below}_{name}", text) for name, text in _between_findings(one, upper, below, trust_domain, now)
         )
-    )
+    if not _is_room(above[-1][0], len(above)):
+        findings.append(("root_path_length", f"it permits fewer than the {len(above)} CAs below it"))
+    return _refusal(tuple(findings))
 
 
 def within(inner: NameConstraints | None, root_der: bytes) -> NameConstraints | None:
@@ -151,7 +159,7 @@ def public_key_of(certificate_der: bytes) -> bytes:
     return der.children(load(certificate_der).tbs_certificate_bytes)[_SPKI]
 
 
-def _read(ca_der: bytes) -> tuple[x509.Certificate, CertificateFacts]:
+def _read(ca_der: bytes) -> Ca:
     return load(ca_der), facts(ca_der)
 
 
@@ -174,11 +182,7 @@ def _root_findings(
 
 
 def _issuing_findings(
-    issuing: x509.Certificate,
-    seen: CertificateFacts,
-    above: CertificateFacts,
-    public_key_der: bytes,
-    trust_domain: TrustDomain,
+    issuing: x509.Certificate, seen: CertificateFacts, public_key_der: bytes, trust_domain: TrustDomain
 ) -> Iterator[Finding]:
     constraints = _constraints(issuing)
     if constraints is None or constraints.path_length != 0:
@@ -187,23 +191,50 @@ def _issuing_findings(
         yield "uri", f"{', '.join(seen.uri_sans) or 'none'}: not spiffe://{trust_domain} alone"
     if der.children(issuing.tbs_certificate_bytes)[_SPKI] != public_key_der:
         yield "key", "not the one that was asked for"
-    if seen.window.not_after > above.window.not_after:
-        yield "window", "ends after the root"
-    if seen.aki and seen.aki != above.ski:
-        yield "authority_key_id", "not the root's subject key identifier"
-    if not seen.self_issued and seen.subject == above.subject:
-        yield "subject", "the root's own name"
 
 
-def _link_findings(issuing: x509.Certificate, root: x509.Certificate) -> Iterator[Finding]:
-    if _signature_fault(issuing, root):
-        yield "signature", "not the root's"
+def _between_findings(one: Ca, upper: Ca, below: int, trust_domain: TrustDomain, now: datetime) -> Iterator[Finding]:
+    """Check a CA that stands between root and issuing CA, with ``below`` of them under it."""
+    certificate, seen = one
+    yield from _ca_findings(certificate, seen, trust_domain, now)
+    yield from _link_findings(one, upper)
+    if seen.uri_sans not in {(), (f"spiffe://{trust_domain}",)}:
+        yield "uri", f"{', '.join(seen.uri_sans)}: not spiffe://{trust_domain} alone, and not absent"
+    if seen.self_issued:
+        yield "subject", "its issuer's own name"
+    if not _is_room(certificate, below):
+        yield "path_length", f"it permits fewer than the {below} CAs below it"
+
+
+def _is_room(ca: x509.Certificate, below: int) -> bool:
+    """Tell whether a CA's path length lets so many CAs follow below it (RFC 5280 section 4.2.1.9)."""
+    constraints = _constraints(ca)
+    return constraints is None or constraints.path_length is None or constraints.path_length >= below
+
+
+def _link_findings(one: Ca, upper: Ca) -> Iterator[Finding]:
+    """Check that one CA was signed by the other."""
+    (certificate, seen), (above, above_seen) = one, upper
+    if _signature_fault(certificate, above):
+        yield "signature", "not the root's" if above_seen.self_issued else "not of the CA above it"
+    if seen.aki and seen.aki != above_seen.ski:
+        yield "authority_key_id", "not the subject key identifier of the CA above it"
+    if not seen.self_issued and seen.subject == above_seen.subject:
+        yield "subject", "the name of the CA above it"
+
+
+def _above_findings(issuing: Ca, upper: Ca) -> Iterator[Finding]:
+    """Check what each CA above binds: how long the issuing CA may live, and what it may name (RFC 5280 section 6.1)."""
+    (certificate, seen), (above, above_seen) = issuing, upper
+    if seen.window.not_after > above_seen.window.not_after:
+        yield "window", "ends after the root" if above_seen.self_issued else "ends after a CA above it"
     try:
-        outer, inner = constraints_of(root.extensions), constraints_of(issuing.extensions)
+        outer, inner = constraints_of(above.extensions), constraints_of(certificate.extensions)
     except BadInput:
         return  # said already
     if outer and (beyond := exceeds(inner, outer)):
-        yield "name_constraints", f"beyond the root's: {beyond}"
+        whose = "the root's" if above_seen.self_issued else f"those of {above_seen.subject}"
+        yield "name_constraints", f"beyond {whose}: {beyond}"
 
 
 def _ca_findings(

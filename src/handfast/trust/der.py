@@ -6,6 +6,7 @@ Decides how bytes are laid out (X.690, distinguished encoding). Refuses to know 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -91,23 +92,40 @@ def children(value: bytes) -> tuple[bytes, ...]:
     Raises:
         BadInput: it is not one whole constructed value of definite, shortest length, or what is inside is not whole.
     """
+    return tuple(each(value))
+
+
+def each(value: bytes) -> Iterator[bytes]:
+    """Take one constructed value apart as `children` does, but no further than the caller reads.
+
+    Raises:
+        BadInput: as `children`, for what was read.
+    """
     start, end = _span(value, 0)
     if not value[0] & 0x20 or end != len(value):
         raise BadInput("this is not one constructed DER value")
-    parts: list[bytes] = []
     while start < end:
         _, stop = _span(value, start)
-        parts.append(value[start:stop])
+        yield value[start:stop]
         start = stop
-    return tuple(parts)
+
+
+def content(value: bytes) -> bytes:
+    """Give what one value holds, without its tag and length.
+
+    Raises:
+        BadInput: it does not begin with one whole value of definite, shortest length.
+    """
+    start, end = _span(value, 0)
+    return value[start:end]
 
 
 def _span(data: bytes, at: int) -> tuple[int, int]:
     """Give where the content of the value at ``at`` begins and ends."""
-    head = data[at : at + 2]
-    if len(head) < 2 or head[0] & _LONG_TAG == _LONG_TAG:
+    content = at + 2
+    if content > len(data) or data[at] & _LONG_TAG == _LONG_TAG:
         raise BadInput("this is not DER")
-    size, content = head[1], at + 2
+    size = data[at + 1]
     if size >= 0x80:
         octets = data[content : content + (size & 0x7F)]
         size, content = int.from_bytes(octets, "big"), content + len(octets)

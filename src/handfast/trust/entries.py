@@ -18,8 +18,10 @@ class Workload:
     """One entry of ``workloads`` in the world file.
 
     ``dns`` are the DNS names that its certificates carry; ``ttl`` is how long they live, and the longest they may.
+    ``owner`` is who looks after them; empty where the world does not say.
     """
 
     identity: SpiffeId
     dns: tuple[str, ...] = ()
     ttl: timedelta = DEFAULT_TTL
+    owner: str = ""

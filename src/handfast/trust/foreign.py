@@ -151,14 +151,15 @@ def _refuse_unfit(ca: ForeignCa) -> None:
         raise BadInput(f"{ca.name} may not sign certificates", hint="its key usage needs keyCertSign")
     if seen.ekus is not None and CLIENT_AUTH not in seen.ekus:
         raise BadInput(f"{ca.name} may not issue for clients", hint="its extended key usage lacks clientAuth")
-    weak = _weakness(certificate)
+    weak = weakness(certificate)
     if not weak and not seen.self_issued and seen.signature_hash in WEAK_HASHES:
         weak = f"a signature with {seen.signature_hash}"
     if weak:
         raise BadInput(f"{ca.name} has {weak}", hint="ask its keeper for a stronger authority")
 
 
-def _weakness(certificate: x509.Certificate) -> str:
+def weakness(certificate: x509.Certificate) -> str:
+    """Say what is wrong with the key of a CA or of one that answers for it, or nothing."""
     try:
         key = key_facts(certificate.public_key())
     except UNREADABLE:

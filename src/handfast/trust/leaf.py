@@ -9,6 +9,8 @@ private key in this process.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from handfast.trust import addresses, der
 from handfast.trust.algorithms import identifier_in
 from handfast.trust.plan import LeafPlan
@@ -16,6 +18,7 @@ from handfast.trust.plan import LeafPlan
 _VERSION_3 = der.tlv(0xA0, der.integer(2))
 _NOT_A_CA = der.extension("2.5.29.19", der.sequence(), critical=True)
 _NOT_CHECKED = der.extension("1.3.6.1.5.5.7.48.1.5", b"\x05\x00")  # id-pkix-ocsp-nocheck, RFC 6960 section 4.2.2.2.1
+_MUST_STAPLE = der.extension("1.3.6.1.5.5.7.1.24", der.sequence(der.integer(5)))  # status_request, RFC 7633 section 4
 _SIGNS = der.extension("2.5.29.15", der.bit_string(b"\x80", 7), critical=True)
 _SIGNS_AND_ENCRYPTS = der.extension("2.5.29.15", der.bit_string(b"\xa0", 5), critical=True)
 
@@ -50,6 +53,7 @@ def common_name(text: str) -> bytes:
     return der.sequence(der.tlv(0x31, der.sequence(der.oid("2.5.4.3"), der.tlv(0x0C, text.encode()))))
 
 
+@lru_cache(maxsize=64)
 def authority_key_id(key_id: bytes) -> bytes:
     """Write the authority key identifier extension, by key identifier alone (RFC 5280 section 4.2.1.1)."""
     return der.extension("2.5.29.35", der.sequence(der.tlv(0x80, key_id)))
@@ -60,12 +64,18 @@ def _extensions(plan: LeafPlan) -> tuple[bytes, ...]:
         _NOT_A_CA,
         # TLS 1.2 lets an RSA key decrypt the client's secret; every other key only signs.
         _SIGNS_AND_ENCRYPTS if plan.subject.key.kind == "rsa" else _SIGNS,
-        der.extension("2.5.29.37", der.sequence(*map(der.oid, plan.profile.ekus))),
+        _extended_usage(plan.profile.ekus),
         der.extension("2.5.29.17", _names(plan)),
         der.extension("2.5.29.14", der.octet_string(plan.subject.key_id)),
         authority_key_id(plan.issuer.key_id),
         *_status(plan),
+        *((_MUST_STAPLE,) if plan.profile.must_staple else ()),
     )
+
+
+@lru_cache(maxsize=64)
+def _extended_usage(ekus: tuple[str, ...]) -> bytes:
+    return der.extension("2.5.29.37", der.sequence(*map(der.oid, ekus)))
 
 
 def _status(plan: LeafPlan) -> tuple[bytes, ...]:

@@ -124,6 +124,17 @@ def issuer_ids(issuer: IssuerFacts) -> tuple[IssuerId, ...]:
     )
 
 
+def question(issuer: IssuerFacts, serial: str) -> OcspRequest:
+    """Ask for one certificate of an issuer by its serial (lower case hex), without a nonce.
+
+    By SHA-1, as many clients find no other name of a certificate in what is stapled (RFC 5019 section 2.1.1).
+    """
+    named, number = issuer_ids(issuer)[0], der.integer(int(serial, 16))
+    hashes = (der.octet_string(named.name_hash), der.octet_string(named.key_hash))
+    asked = der.sequence(der.sequence(named.algorithm, _NULL), *hashes, number)
+    return OcspRequest((CertificateId(named, serial, asked),))
+
+
 def parse_request(data: bytes) -> OcspRequest:
     """Read an OCSPRequest (DER).
 

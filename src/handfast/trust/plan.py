@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handfast.base.reasons import Reason
@@ -107,11 +109,12 @@ def read_csr(data: bytes, profile: Profile = LEAF) -> CsrFacts | Refusal:
         raise BadInput(f"the request is larger than {MAX_CSR_BYTES} bytes")
     try:
         csr = _load_csr(data)
+        key = csr.public_key()
         # The kind of key first: checking a signature with a key that a stranger chose can be slow.
-        kind = key_facts(csr.public_key())
+        kind = key_facts(key)
         if not profile.allows(kind):
             return Refusal(Reason.ISSUANCE_KEY_NOT_ALLOWED, {"key": str(kind)})
-        return _csr_facts(csr, kind) if _proves_possession(csr) else Refusal(Reason.ISSUANCE_BAD_PROOF)
+        return _csr_facts(key, kind) if _proves_possession(csr, key) else Refusal(Reason.ISSUANCE_BAD_PROOF)
     except UnsupportedAlgorithm:
         return Refusal(Reason.ISSUANCE_KEY_NOT_ALLOWED, {"key": "of a kind unknown here"})
     except UNREADABLE as error:
@@ -195,16 +198,24 @@ def _load_csr(data: bytes) -> x509.CertificateSigningRequest:
     return x509.load_pem_x509_csr(data) if b"-----BEGIN" in data else x509.load_der_x509_csr(data)
 
 
-def _proves_possession(csr: x509.CertificateSigningRequest) -> bool:
+def _proves_possession(csr: x509.CertificateSigningRequest, key: CertificatePublicKeyTypes) -> bool:
     try:
-        return csr.is_signature_valid
-    except (UnsupportedAlgorithm, ValueError, TypeError):
+        return _signed(csr, key) if isinstance(key, ec.EllipticCurvePublicKey) else csr.is_signature_valid
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         # The signature's algorithm is unknown, or not one of this kind of key: it proves nothing.
         return False
 
 
-def _csr_facts(csr: x509.CertificateSigningRequest, kind: KeyFacts) -> CsrFacts:
-    key = csr.public_key()
+def _signed(csr: x509.CertificateSigningRequest, key: ec.EllipticCurvePublicKey) -> bool:
+    """Do what ``is_signature_valid`` does with a key that is read already; reading it again costs a sixth of the check."""
+    algorithm = csr.signature_algorithm_parameters
+    if not isinstance(algorithm, ec.ECDSA):
+        return False
+    key.verify(csr.signature, csr.tbs_certrequest_bytes, algorithm)
+    return True
+
+
+def _csr_facts(key: CertificatePublicKeyTypes, kind: KeyFacts) -> CsrFacts:
     return CsrFacts(
         spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         key=kind,

@@ -5,7 +5,7 @@ Decides the limits that hold for every leaf, whoever asks. Refuses to know who a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from cryptography import x509
@@ -60,7 +60,8 @@ class Profile:
     """The limits of one kind of leaf.
 
     ``ekus`` are dotted object identifiers, in the order in which they are written. ``identities`` are names, or what they begin
-    with (``team/*``); ``dns`` names, or what they end with (``*.internal``).
+    with (``team/*``); ``dns`` names, or what they end with (``*.internal``). ``must_staple``: whoever serves with it has to staple
+    an OCSP response (RFC 7633).
     """
 
     name: str
@@ -71,6 +72,7 @@ class Profile:
     ekus: tuple[str, ...]
     identities: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    must_staple: bool = False
 
     def permits_identity(self, name: str) -> bool:
         """Tell whether an identity's name is among ``identities``; all are where there are none."""
@@ -112,6 +114,8 @@ LEAF = Profile(
     longest=LONGEST_TTL,
     ekus=(CLIENT_AUTH, SERVER_AUTH),
 )
+
+MUST_STAPLE = replace(LEAF, name="must-staple", must_staple=True)
 
 RESPONDER = Profile(
     name="ocsp",

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from handfast.base.windows import Window
 from handfast.trust.facts import facts, fingerprint
-from handfast.trust.rotation import SETTLE
+from handfast.trust.rotation import PACE, Pace
 
-SPREAD = timedelta(seconds=60)
-"""Over how long the early renewals of a fleet are spread."""
+SPREAD = PACE.spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,14 @@ def superseded(issuer: str, roots: Iterable[bytes], now: Counting) -> bool:
     return issuer != now.issuer or frozenset(map(fingerprint, roots)) != now.roots
 
 
-def renew_at(window: Window, jitter: float, superseded_since: datetime | None) -> datetime:
+def renew_at(window: Window, jitter: float, superseded_since: datetime | None, pace: Pace = PACE) -> datetime:
     """Give the time to replace a credential. ``jitter`` is from -1 to 1, and spreads both kinds of renewal.
 
-    An early one waits for `SETTLE`, so that whoever is asked knows what superseded it; then it comes within `SPREAD`, or a
-    twentieth of a short life.
+    An early one waits for the pace's ``settle``, so that whoever is asked knows what superseded it; then it comes within its
+    ``spread``, or a twentieth of a short life.
     """
     in_time = window.renew_at(jitter)
     if superseded_since is None:
         return in_time
-    spread = min(SPREAD, window.length / 20)
-    return min(in_time, superseded_since + SETTLE + spread * ((jitter + 1) / 2))
+    spread = min(pace.spread, window.length / 20)
+    return min(in_time, superseded_since + pace.settle + spread * ((jitter + 1) / 2))

@@ -26,6 +26,26 @@ from handfast.base.windows import Window
 SETTLE = timedelta(seconds=10)
 """How long a step may take to reach every server over one ledger. What came within it does not count as after it."""
 
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long things may take to get around. One number, and what follows from it; another one is for tests and for one host alone."""
+
+    settle: timedelta = SETTLE
+
+    @property
+    def spread(self) -> timedelta:
+        """Over how long the early renewals of a fleet are spread."""
+        return 6 * self.settle
+
+    @property
+    def every_s(self) -> float:
+        """How often a server looks whether a step is safe, in seconds."""
+        return self.settle.total_seconds() / 2
+
+
+PACE = Pace()
+
 GONE_AFTER = timedelta(days=1)
 """An agent that was silent for longer has no certificate left. It gets lists of revocation anew before it serves again."""
 
@@ -102,12 +122,27 @@ class AgentSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds live leaves: its name, how many, the end of the last; and of how many the successor was not seen in use yet."""
+
+    name: str
+    count: int
+    until: datetime
+    renewed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Leaves:
-    """Live leaves with something in common: how many, the names of some, and the end of the last."""
+    """Live leaves with something in common: how many, some of their holders, and the end of the last."""
 
     count: int = 0
-    names: tuple[str, ...] = ()
+    holders: tuple[Holder, ...] = ()
     until: datetime | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of those holders."""
+        return tuple(one.name for one in self.holders)
 
 
 NO_LEAVES = Leaves()
@@ -117,11 +152,12 @@ NO_LEAVES = Leaves()
 class Facts:
     """What the world looks like now.
 
-    ``unaware`` are live leaves of before the coming generation was published for `SETTLE`: they came with a bundle that lacks
+    ``unaware`` are live leaves of before the coming generation was published and settled: they came with a bundle that lacks
     its root. ``dependent`` are the live leaves of each retiring generation.
     """
 
     now: datetime
+    pace: Pace = PACE
     agents: Sequence[AgentSeen] = ()
     unaware: Leaves = NO_LEAVES
     dependent: Mapping[int, Leaves] = field(default_factory=dict)
@@ -209,14 +245,14 @@ def _switch(generations: Generations, new: Generation, facts: Facts) -> Step | W
     gone = facts.now - (GONE_AFTER_ROOT if new_root else GONE_AFTER)
     agents = tuple(one for one in facts.agents if not one.aware and one.last_seen > gone)
     leaves = facts.unaware if new_root else NO_LEAVES
-    settled = new.since + SETTLE
+    settled = new.since + facts.pace.settle
     if agents or leaves.count or facts.now < settled:
         return Waiting(step, agents, leaves, settled if facts.now < settled else None)
     return step
 
 
 def _retire(old: Generation, facts: Facts) -> Step | Waiting:
-    step, settled = Step(Verb.RETIRE, old.number), old.since + 2 * SETTLE
+    step, settled = Step(Verb.RETIRE, old.number), old.since + 2 * facts.pace.settle
     leaves = NO_LEAVES if old.ended(facts.now) else facts.dependent.get(old.number, NO_LEAVES)
     if leaves.count or facts.now < settled:
         return Waiting(step, (), leaves, settled if facts.now < settled else None)

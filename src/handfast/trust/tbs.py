@@ -1,16 +1,17 @@
 """Reads the key out of what was signed, or is about to be.
 
-Decides where a TBSCertificate has its SubjectPublicKeyInfo (RFC 5280 section 4.1). Refuses to judge the key.
+Decides where a TBSCertificate has its SubjectPublicKeyInfo (RFC 5280 section 4.1), and how a key is named. Refuses to judge the key.
 """
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import sha1, sha256
 
 from handfast.base.refusal import BadInput
 from handfast.trust import der
 
 _VERSION = 0xA0
+_BIT_STRING = 0x03
 _BEFORE_KEY = 5  # serial, algorithm, issuer, validity, subject
 
 
@@ -22,3 +23,17 @@ def key_digest(tbs: bytes) -> str:
         return ""
     at = _BEFORE_KEY + (1 if fields and fields[0][0] == _VERSION else 0)
     return sha256(fields[at]).hexdigest() if at < len(fields) else ""
+
+
+def key_id(spki: bytes) -> bytes:
+    """Give a key's identifier: the SHA-1 of the bits in its SubjectPublicKeyInfo (RFC 5280 section 4.2.1.2, method 1).
+
+    It names the key and protects nothing.
+
+    Raises:
+        BadInput: this is no SubjectPublicKeyInfo.
+    """
+    match der.children(spki):
+        case (_, bits) if bits[0] == _BIT_STRING:
+            return sha1(der.content(bits)[1:], usedforsecurity=False).digest()
+    raise BadInput("this is no SubjectPublicKeyInfo")

@@ -10,8 +10,8 @@ from handfast.access.world_file import parse_world
 from handfast.app.agent.findings import Findings
 from handfast.app.agent.gateway import GatewayKeeper
 from handfast.app.agent.paths import AgentPaths
-from handfast.app.keeping import Ask
-from handfast.app.server.messages import CertificateAnswer
+from handfast.app.agent.stapling import HostSource
+from handfast.app.server.messages import HostCertificateAnswer
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Unavailable
 from handfast.envoy.bootstrap import bootstrap
@@ -38,13 +38,12 @@ class Gateway:
     failing: set[str]
     ads: AdsServer
 
-    def slice(self, world: str = WORLD, revision: int = 1) -> Slice:
-        """Make a slice of a world."""
+    def slice(self, world: str = WORLD, revision: int = 1, denied: tuple[str, ...] = ()) -> Slice:
+        """Make a slice of a world. The fingerprints of revoked certificates are ``denied``."""
         authority = self.issuer.authority
         bundle = authority.bundle_pem
-        return make_slice(
-            revision=revision, world=parse_world(world), roots=(bundle,), issuers=(bundle, authority.chain_pem)
-        )
+        issuers = (bundle, authority.chain_pem)
+        return make_slice(revision=revision, world=parse_world(world), roots=(bundle,), issuers=issuers, denied=denied)
 
     async def taken(self, slice_: Slice) -> None:
         """Take a slice, and wait until Envoy has it."""
@@ -56,8 +55,8 @@ class Gateway:
 
     @property
     def reasons(self) -> list[Reason]:
-        """What is wrong now."""
-        return [finding.reason for finding in self.findings.standing]
+        """What is wrong now, beside that nothing is to be stapled here."""
+        return [finding.reason for finding in self.findings.standing if finding.reason is not Reason.STAPLE_FAILED]
 
 
 @pytest.fixture
@@ -68,16 +67,17 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         private_directory(directory)
     issuer, findings, ads, failing = Issuer(tmp_path, clock), Findings("edge", clock), AdsServer(), set[str]()
 
-    def ask_for(host: str) -> Ask:
-        async def ask(csr: str) -> CertificateAnswer:
-            if host in failing:
-                raise Unavailable("away")
-            return await issuer.ask(csr)
+    async def certificate(host: str, csr: str) -> HostCertificateAnswer:
+        if host in failing:
+            raise Unavailable("away")
+        return await issuer.ask(csr)
 
-        return ask
+    async def staple(_: str) -> bytes:
+        raise Unavailable("there is none")
 
+    source = HostSource(certificate, staple)
     keeper = GatewayKeeper(
-        paths=paths, ads=ads, clock=clock, ask=ask_for, by="spiffe://example.org/g", jwks="{}", findings=findings
+        paths=paths, ads=ads, clock=clock, source=source, by="spiffe://example.org/g", jwks="{}", findings=findings
     )
     ads.on_rejected(keeper.rejected)
     await ads.start(paths.socket("ads"))
@@ -133,6 +133,26 @@ async def test_what_cannot_be_published_leaves_the_old_in_place(gateway: Gateway
     assert gateway.keeper.state.acknowledged.value == good.digest
     await gateway.taken(gateway.slice(WORLD + OTHER, revision=3))
     assert gateway.reasons == []
+
+
+async def test_a_revoked_certificate_is_replaced_at_once(gateway: Gateway):
+    """It would serve its clients well until two thirds of its life, as few ask whether it is revoked."""
+    await gateway.taken(gateway.slice())
+    (before,) = gateway.envoy.served
+    await gateway.taken(gateway.slice(revision=2, denied=(before.fingerprint,)))
+    (after,) = gateway.envoy.served
+    assert after.serial != before.serial
+    assert len(gateway.issuer.asked) == 2
+
+
+async def test_a_revoked_certificate_goes_on_where_there_is_no_other(gateway: Gateway):
+    """Without a staple: whoever insists on one is refused, and who does not ask decides by lists. It is a finding."""
+    await gateway.taken(gateway.slice())
+    (before,) = gateway.envoy.served
+    gateway.failing.add("api.example.org")
+    await gateway.taken(gateway.slice(revision=2, denied=(before.fingerprint,)))
+    assert [one.serial for one in gateway.envoy.served] == [before.serial]
+    assert gateway.reasons == [Reason.RENEWAL_FAILED]
 
 
 async def test_envoys_words_are_the_finding(gateway: Gateway):

@@ -31,6 +31,8 @@ def test_files_have_names_of_their_own(tmp_path: Path):
         paths.access_log,
         paths.host("a.example.org"),
         paths.host("b.example.org"),
+        paths.staple("a.example.org"),
+        paths.staple("b.example.org"),
     ]
     assert len(set(files)) == len(files)
     assert all(file.is_relative_to(tmp_path) for file in files)

@@ -2,17 +2,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from handfast.app.agent.findings import Findings
-from handfast.app.agent.reporting import COUNT_EVERY_S, MOST_FINDINGS_BYTES, RETRY_S, Known, Reporter
+from handfast.app.agent.reporting import COUNT_EVERY_S, MOST_FINDINGS_BYTES, MOST_SERVING, RETRY_S, Known, Reporter
 from handfast.app.server.messages import AgentReport
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, HandfastError, Unavailable
-from handfast.io.encoding import encode
+from handfast.envoy.flood import TOLD_A_SECOND
+from handfast.io.encoding import MAX_EVENT_BYTES, encode
 from handfast.io.envoy_admin import EnvoyAdmin
 from tests.support.clock import FakeClock
 
@@ -23,6 +26,11 @@ ROWS = [
     if b'"row":"request"' in row.replace(b" ", b"")
 ]
 STATS = 'envoy_handfast_requests{{route="api.example.org/",identity="-",method="GET",code="-"}} {}\n'
+
+
+def events_of(report: AgentReport) -> list[dict[str, Any]]:
+    """Read the events of a report as any JSON."""
+    return [msgspec.json.decode(raw) for raw in report.events]
 
 
 @dataclass
@@ -47,7 +55,7 @@ class Server:
     @property
     def ids(self) -> list[str]:
         """The ids of all events, in the order that they came in."""
-        return [event["id"] for report in self.taken for event in report.events]
+        return [event["id"] for report in self.taken for event in events_of(report)]
 
     @property
     def counted(self) -> int:
@@ -144,8 +152,23 @@ async def test_what_envoy_writes_is_sent(bench: Bench):
         bench.write(request(3), b"not json", request(4))
         await eventually(lambda: len(bench.server.ids) == 5)
     assert bench.server.ids == [named(number) for number in range(5)]
-    assert {event["gateway"] for report in bench.server.taken for event in report.events} == {"edge"}
+    assert {event["gateway"] for report in bench.server.taken for event in events_of(report)} == {"edge"}
     assert all(report.acknowledged is None for report in bench.server.taken)
+
+
+async def test_a_flood_of_failed_handshakes_is_few_events(bench: Bench):
+    """What an address adds beyond the first of a second is one event with a number; another's has its own."""
+    words = {"row": "failed", "start": "2026-11-21T12:00:00Z", "handshake_us": None, "failure": "TLS_error:..."}
+    rows = [json.dumps({**words, "peer": f"192.0.2.1:{port}"}, separators=(",", ":")).encode() for port in range(2000)]
+    bench.write(*rows, rows[0].replace(b"192.0.2.1", b"192.0.2.2"))
+    async with following(bench.reporter()):
+        await eventually(lambda: len(bench.server.ids) == TOLD_A_SECOND + 2)
+    events = [event for report in bench.server.taken for event in events_of(report)]
+    assert sum(1 + event.get("more", 0) for event in events) == 2001
+    assert [(e["peer"].partition(":")[0], e.get("more"), e.get("among")) for e in events[-2:]] == [
+        ("192.0.2.1", 2000 - TOLD_A_SECOND - 1, "192.0.2.1"),
+        ("192.0.2.2", 0, ""),
+    ]
 
 
 async def test_while_the_server_is_away_nothing_is_lost(bench: Bench):
@@ -182,7 +205,7 @@ async def test_a_restart_tells_again_what_may_not_have_arrived_under_the_same_na
 async def test_a_refused_report_is_not_sent_for_ever_and_takes_no_other_along(bench: Bench):
     """Of many events the one that the server refuses is dropped, alone."""
     bad = named(13)
-    bench.server.refuses = lambda report: any(event["id"] == bad for event in report.events)
+    bench.server.refuses = lambda report: any(event["id"] == bad for event in events_of(report))
     bench.write(*map(request, range(32)), request(99))
     async with following(bench.reporter()):
         await eventually(lambda: len(bench.server.ids) == 32)
@@ -191,6 +214,16 @@ async def test_a_refused_report_is_not_sent_for_ever_and_takes_no_other_along(be
         assert bench.server.tried == tried
     assert bad not in bench.server.ids
     assert len(set(bench.server.ids)) == 32
+
+
+async def test_what_cannot_be_written_takes_no_other_along(bench: Bench):
+    """An event that is longer than a record may be is dropped, alone, before it is sent."""
+    reporter = bench.reporter()
+    events = [event for row in map(request, range(4)) if (event := reporter._read(row))]
+    long = replace(events[1], revision="x" * MAX_EVENT_BYTES)  # type: ignore[call-arg]
+    await reporter._deliver([events[0], long, *events[2:]])
+    assert bench.server.ids == [named(0), named(2), named(3)]
+    reporter.close()
 
 
 # Counts and findings
@@ -203,6 +236,31 @@ async def test_counts_are_told_once(bench: Bench):
         bench.envoy.requests = requests
         await reporter.tell("d")
         assert bench.server.counted == counted
+    reporter.close()
+
+
+async def test_what_envoy_serves_is_told_once_it_is_new(bench: Bench):
+    """Again where the report was lost, and after a certificate was away; many go one part after the other."""
+    reporter, told = bench.reporter(), list[list[str]]()
+
+    def heard(report: AgentReport) -> bool:
+        told.append(report.serving)
+        return False
+
+    bench.server.refuses = heard
+    await reporter.tell("d", frozenset({"a1"}))
+    await reporter.tell("d", frozenset({"a1", "b1"}))
+    bench.server.fault = Unavailable("away")
+    await reporter.tell("d", frozenset({"a2", "b1"}))
+    bench.server.fault = None
+    for _ in range(2):
+        await reporter.tell("d", frozenset({"a2", "b1"}))
+    assert [one for one in told if one] == [["a1"], ["b1"], ["a2"]]
+    many = frozenset(f"{number:04x}" for number in range(MOST_SERVING + 1))
+    told.clear()
+    for _ in range(3):
+        await reporter.tell("d", many)
+    assert [len(one) for one in told] == [MOST_SERVING, 1, 0]
     reporter.close()
 
 
@@ -240,7 +298,7 @@ async def test_without_envoy_the_agent_reports_on(bench: Bench):
 async def test_reports_come_every_two_seconds(bench: Bench):
     """Each has the digest of that moment."""
     reporter, digests = bench.reporter(), iter(["", "a", "b"])
-    task = asyncio.create_task(reporter.count(lambda: next(digests)))
+    task = asyncio.create_task(reporter.count(lambda: (next(digests), frozenset())))
     for count in (1, 2, 3):
         await eventually(lambda: bench.clock.sleepers == 1)
         await bench.clock.advance(COUNT_EVERY_S)

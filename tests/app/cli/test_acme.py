@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handfast.app.cli.acme import look_settings
+from handfast.app.cli.challenges import look_settings
 from handfast.base.refusal import BadInput
 from handfast.io.acme_challenges import LookSettings
 from handfast.trust.acme.keys import from_base64url

@@ -81,6 +81,41 @@ async def test_a_key_in_a_token_end_to_end(here: Path, monkeypatch: pytest.Monke
     await serve_and_verify(here)
 
 
+@tokens.NEEDED
+async def test_both_keys_in_a_token_end_to_end(here: Path, monkeypatch: pytest.MonkeyPatch):
+    """Root and issuing CA each by its URI; and the same root again by import, whose key is not a file then."""
+    token = tokens.new_token(here / "token", monkeypatch)
+    for number, label in enumerate(("root", "issuing", "other"), 1):
+        token.make("p256", label, number)
+    shown = ca("init", "--trust-domain", DOMAIN, "--root-key", token.uri("root"), "--key", token.uri("issuing"))
+    assert shown.out.count("(token)") == 2
+    assert [one.name for one in DATA.rglob("*-key.pem")] == ["ocsp-key.pem"]
+    await serve_and_verify(here)
+    words = ("--root", str(AUTHORITY / "root.pem"), "--key", token.uri("root"), "--trust-domain", DOMAIN)
+    shown = ca("import", *words, "--issuing-key", token.uri("other"), "--data", "imported")
+    assert "root-key.pem (missing)" in shown.out
+
+
+def test_a_second_request_asks_for_who_answers_ocsp(here: Path):
+    """And the first for the addresses where that is; both are signed by their own keys."""
+    words = ("--out", "issuing.csr", "--ocsp-out", "ocsp.csr", "--status-url", "http://status.example.org/")
+    ca("csr", "--trust-domain", DOMAIN, *words)
+    asked = {name: openssl("req", "-in", f"{name}.csr", "-noout", "-text", "-verify") for name in ("issuing", "ocsp")}
+    assert "OCSP - URI:http://status.example.org/ocsp" in asked["issuing"]
+    assert "URI:http://status.example.org/crl/above/" in asked["issuing"]
+    assert "OCSP Signing" in asked["ocsp"]
+    assert "OCSP No Check" in asked["ocsp"]
+
+
+def test_a_new_root_by_hand_waits_for_a_rotation_of_the_root():
+    """And says so; one below the root that there is waits for one of the issuing CA."""
+    ca("init", "--trust-domain", DOMAIN)
+    assert "'handfast ca rotate --root'" in ca("next", "--trust-domain", DOMAIN, "--new-root").err
+    assert "waits for a rotation already" in ca("next", "--trust-domain", DOMAIN, code=2).err
+    ca("init", "--trust-domain", DOMAIN, "--data", "other")
+    assert "'handfast ca rotate'" in ca("next", "--trust-domain", DOMAIN, "--data", "other").err
+
+
 async def test_chosen_keys_end_to_end(here: Path):
     """The server opens what was made, and makes nothing of its own."""
     ca("init", "--trust-domain", DOMAIN, "--root-key-type", "p384", "--key-type", "rsa2048")
@@ -132,6 +167,9 @@ def test_the_request_goes_to_the_terminal_without_out(here: Path):
         (["init", "--key", "/etc/key.pem"], "not a key in a token"),
         (["init", "--key", "pkcs11:token=a;object=b?pin-value=1234"], "no place in a URI"),
         (["init", "--permit-dns", "*.internal"], "cannot be permitted"),
+        (["init", "--root-key", "/etc/key.pem"], "not a key in a token"),
+        (["init", "--status-url", "https://status.example.org"], "is not http://host"),
+        (["next", "--trust-domain", DOMAIN, "--root-key", "pkcs11:token=a;object=b"], "add --new-root"),
         (["init", "--trust-domain", "Example.org"], "not a trust domain"),
         (["init", "--key-type", "rsa1024"], "rsa1024"),
         (["import", "--root", "none.pem", "--key", "none.pem", "--trust-domain", DOMAIN], "none.pem"),

@@ -3,13 +3,16 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handfast.app.cli.tables import csv_line, table
+from handfast.app.cli.inventory import _show_table
+from handfast.app.cli.tables import Columns, csv_line, table
+from handfast.app.server.inventory_messages import InventoryRow
 from handfast.trust.facts import facts
 from tests.app.cli.terminal import Shown, run
 from tests.app.sites import Site, site
@@ -40,7 +43,7 @@ async def test_a_day_with_others_certificates(here: Site):
     assert (await handfast("cert", "import", "partner.pem")).out == "partner.pem: 0 imported, 1 known\n"
     assert (await handfast("cert", "own", "payments", "team-p")).out == "payments: team-p\n"
     lines = (await handfast("cert", "list", "--owner", "team-p")).out.splitlines()
-    assert lines[0].split() == ["serial", "name", "state", "until", "dns", "owner"]
+    assert lines[0].split() == ["serial", "name", "state", "until", "owner", "dns"]
     assert sorted(line.split()[1:3] for line in lines[1:]) == [["client.partner", "watched"], ["payments", "issued"]]
     fingerprint = facts(theirs.cert_der).fingerprint
     shown = await handfast("cert", "show", fingerprint)
@@ -91,6 +94,34 @@ def test_a_stranger_s_name_is_no_formula(cell: str):
 def test_a_cell_is_read_back(row: list[str]):
     """Commas and quotes are kept; only the apostrophe was added."""
     assert [cell.removeprefix("'") for cell in next(csv.reader([csv_line(row)]))] == [c.removeprefix("'") for c in row]
+
+
+def test_a_table_comes_in_pages():
+    """Columns are as wide as what has come so far: a page that is out stays as it is, and no later one is narrower."""
+    columns = Columns(("name", "n"))
+    assert list(columns.lines([("a", "1")])) == ["name  n", "a     1"]
+    assert list(columns.lines([])) == []
+    assert list(columns.lines([("longer", "2"), ("b", "33")])) == ["longer  2", "b       33"]
+    assert list(columns.lines([("c", "4")])) == ["c       4"]
+
+
+async def test_a_table_waits_for_no_later_page(capsys: pytest.CaptureFixture[str]):
+    """What a page holds is out before the next one is asked for."""
+
+    async def pages() -> AsyncIterator[list[InventoryRow]]:
+        for name in ("first", "second"):
+            yield [_row(name)]
+            assert name in capsys.readouterr().out
+
+    await _show_table(pages())
+
+
+def _row(name: str) -> InventoryRow:
+    now = datetime.now(UTC)
+    return InventoryRow(
+        source="issued", fingerprint="ab", serial="01", name=name, dns=[], identity="", state="issued", not_before=now,
+        not_after=now, issuer="", subject="", owner="", requester="", recorded_at=now,
+    )  # fmt: skip
 
 
 def test_a_table_moves_no_cursor():

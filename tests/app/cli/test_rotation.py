@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from handfast.app.server.messages import CertificateAnswer, RenewRequest
+from handfast.io.credentials import new_key
 from handfast.io.files import read
 from handfast.trust.rotation import SETTLE
 from tests.app.cli.terminal import Shown, run, steady
@@ -69,6 +71,19 @@ async def test_a_session_reads_as_it_did(here: Site, golden: Callable[[str, str]
     await say("ca rotate --root --back")
     await say("events --kind rotation.stepped")
     golden("session.txt", steady("\n".join(told)))
+
+
+async def test_who_renewed_and_was_not_seen_since_is_told(here: Site):
+    """Whoever reads it knows that this one has a certificate already, and need not be looked for."""
+    old = await here.issue("payments")
+    asked = RenewRequest(csr=new_key().csr_pem)
+    await here.holder(old).call("POST", "/v1/certificates/renew", CertificateAnswer, asked)
+    await handfast("ca", "rotate")
+    await settle(here)
+    shown = (await handfast("ca", "status")).out
+    (line,) = (line for line in shown.splitlines() if line.startswith("    payments: "))
+    assert line.startswith("    payments: 2, until ")
+    assert line.endswith("; 1 renewed, and the new one not seen in use yet")
 
 
 async def test_watching_ends_with_the_rotation(here: Site, monkeypatch: pytest.MonkeyPatch):

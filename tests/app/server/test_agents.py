@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from httpx2 import Response
 
 from handfast.access.slice import parse_slice
 from handfast.app.client import Api
@@ -12,7 +13,6 @@ from handfast.app.server.messages import (
     AgentReport,
     CertificateAnswer,
     EventList,
-    HostCertificateRequest,
     JoinRequest,
     Nothing,
     RevocationRequest,
@@ -24,8 +24,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
 from handfast.io.credentials import new_key
 from handfast.io.database import step
-from handfast.io.encoding import to_plain
-from handfast.trust.facts import facts, pem_certificates
+from handfast.io.encoding import decode_event, encode_event, to_plain
 from tests.app.sites import AGENT, DOMAIN, WORLD, Site, problem, raw
 from tests.support.clock import START
 
@@ -207,32 +206,6 @@ async def test_an_agent_that_nobody_knows_gets_nothing(here: Site):
         assert caught.value.refusal.reason is Reason.NOT_FOUND
 
 
-# Certificates of hosts
-
-
-async def host_certificate(api: Api, host: str) -> CertificateAnswer:
-    request = HostCertificateRequest(host=host, csr=new_key().csr_pem)
-    return await api.call("POST", "/v1/agents/self/certificates", CertificateAnswer, request)
-
-
-async def test_a_gateway_gets_certificates_for_hosts_of_the_world(here: Site):
-    """The certificate names the host alone, under the gateway's identity."""
-    await here.apply()
-    answer = await host_certificate(await here.being(Role.AGENT), HOST)
-    leaf = facts(pem_certificates(answer.chain)[0])
-    assert leaf.dns_sans == (HOST,)
-    assert leaf.uri_sans == (f"spiffe://{DOMAIN}/handfast/gateway/{AGENT}",)
-
-
-@pytest.mark.parametrize("host", ["other.example.org", "payments.internal", "localhost", f"API.{DOMAIN}", "*"])
-async def test_a_gateway_gets_no_certificate_for_another_name(host: str, here: Site):
-    """What the world does not serve has no certificate."""
-    await here.apply()
-    with pytest.raises(Refused) as caught:
-        await host_certificate(await here.being(Role.AGENT), host)
-    assert caught.value.refusal.reason is Reason.ISSUANCE_NAME_NOT_ALLOWED
-
-
 # Reports
 
 
@@ -282,6 +255,12 @@ FOREIGN_KINDS: list[Event] = [
         denied(gateway="server"),
         to_plain(HandshakeRefused(id="h", at=START, gateway="other", listener="l", peer="p", reason=Reason.REVOKED)),
         to_plain(FindingRaised(id="f", at=START, source="other", reason=Reason.ENVOY_DIED)),
+        *(
+            to_plain(
+                HandshakeRefused(id="h", at=START, gateway=AGENT, listener="l", peer="p", reason=Reason.REVOKED, more=n)
+            )
+            for n in (-1, 10**7, 10**400)
+        ),
         *map(to_plain, FOREIGN_KINDS),
         {"kind": "agent.joined", "id": "j", "at": "2026-01-01T00:00:00Z", "agent": AGENT, "serial": "1"},
         {"kind": "nonsense", "id": "n", "at": "2026-01-01T00:00:00Z"},
@@ -321,6 +300,44 @@ async def test_a_report_is_bounded(body: dict[str, Any], here: Site):
     )
     assert not await recorded(here, "request.denied")
     assert not await here.server.platform.ledger.traffic(here.clock.now() - timedelta(hours=1))
+
+
+async def report_text(site: Site, event: str) -> tuple[Response, list[str]]:
+    """Send an event as this text, and give the ledger's rows of its kind as they are."""
+    text = f'{{"events": [{event}]}}'
+    response = await raw(await site.being(Role.AGENT), "POST", "/v1/agents/self/report", text)
+    rows = await site.server.platform.ledger._db.fetch("select body from events where kind = 'request.denied'")
+    return response, [str(body) for (body,) in rows]
+
+
+async def test_the_ledger_keeps_what_was_read_and_not_what_was_sent(here: Site):
+    """Keys that nobody knows, and those that come twice, are not in the record: it is written anew from what was checked."""
+    event = json.dumps(denied())
+    spaced = event.replace('{"kind"', '{ "gateway": "other", "secret": "s", "kind"', 1)
+    response, rows = await report_text(here, spaced)
+    assert response.status_code == 200
+    assert rows == [encode_event(decode_event(event.encode())).decode()]
+    assert "other" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        json.dumps(denied())[:-1] + ', "gateway": "other"}',
+        json.dumps(denied())[:-1] + ', "kind": "agent.joined"}',
+        json.dumps(denied()).replace('"path": "/"', '"path": "' + "a" * 65536 + '"'),
+        json.dumps(denied()).replace('"path": "/"', '"path": "\\ud800"'),
+        json.dumps(denied()).replace('"path": "/"', '"path": ' + "[" * 20_000 + "]" * 20_000),
+        json.dumps(denied()).replace(START.isoformat().replace("+00:00", "Z"), "2026-01-01T00:00:00"),
+        json.dumps(denied()).replace("request-1", "a b"),
+    ],
+    ids=["another's", "another kind", "long", "no text", "deep", "no zone", "no id"],
+)
+async def test_a_reported_event_is_read_strictly(event: str, here: Site):
+    """What stands last counts in the check as in the record; size, text, depth, time and id are bounded as everywhere."""
+    assert event != json.dumps(denied())
+    response, rows = await report_text(here, event)
+    assert (problem(response), rows) == ((400, "bad-input"), [])
 
 
 async def test_a_report_without_a_digest_says_nothing_of_the_agents_state(here: Site):

@@ -3,13 +3,24 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec import Raw
 
+from handfast.app.server.callers import Role
 from handfast.app.server.discovery import Discovery, discovered
 from handfast.app.server.inventory_messages import InventoryList, InventoryRow
-from handfast.base.events import Event, HandshakeRefused, OfferedCertificate, RequestDenied, RequestReported
+from handfast.app.server.messages import AgentReport, EventList, Nothing
+from handfast.base.events import (
+    CertificateDiscovered,
+    Event,
+    HandshakeRefused,
+    OfferedCertificate,
+    RequestDenied,
+    RequestReported,
+)
 from handfast.base.reasons import Reason
+from handfast.io.encoding import encode_event
 from handfast.io.ledger import inventory
-from tests.app.sites import DOMAIN, Site
+from tests.app.sites import AGENT, DOMAIN, Site
 from tests.support.clock import START
 
 OFFERED = OfferedCertificate(
@@ -71,11 +82,39 @@ async def test_what_a_stranger_shows_is_not(here: Site):
 
 
 async def test_what_is_ours_is_in_the_list_already(here: Site):
-    """By its identity, and where that says nothing by its fingerprint."""
+    """By its fingerprint. One with our name that nobody issued here, or that a restore has lost, is not."""
     held = (await here.issue("a")).leaf
-    named = replace(OFFERED, uri_sans=(f"spiffe://{DOMAIN}/a",))
-    await tell(here, denied(1, named), denied(2, replace(OFFERED, fingerprint=held.fingerprint)))
+    await tell(here, denied(1, replace(OFFERED, fingerprint=held.fingerprint)))
     assert await listed(here) == []
+    lost = replace(OFFERED, uri_sans=(f"spiffe://{DOMAIN}/a",), issuer="CN=Handfast issuing CA")
+    await tell(here, denied(2, lost))
+    assert [(row.name, row.issuer) for row in await listed(here)] == [
+        (f"spiffe://{DOMAIN}/a", "CN=Handfast issuing CA")
+    ]
+
+
+def let_in(number: int, offered: OfferedCertificate = OFFERED, gateway: str = AGENT) -> CertificateDiscovered:
+    return CertificateDiscovered(
+        id=f"s{number}", at=START, gateway=gateway, host="h", peer="192.0.2.1:1", identity="", certificate=offered
+    )
+
+
+async def test_who_was_let_in_is_discovered_too(here: Site):
+    """What an agent tells of: recorded once, and only of certificates that the inventory does not know."""
+    held = (await here.issue("a")).leaf
+    known = replace(OFFERED, fingerprint=held.fingerprint)
+    agent = await here.being(Role.AGENT)
+    for number, offered in enumerate((known, OFFERED)):
+        events = [Raw(encode_event(let_in(number, offered)))]
+        await agent.call("POST", "/v1/agents/self/report", Nothing, AgentReport(events=events))
+    async with asyncio.timeout(5):
+        while not (rows := await listed(here)):
+            await asyncio.sleep(0.01)
+    again = [Raw(encode_event(let_in(7)))]
+    await agent.call("POST", "/v1/agents/self/report", Nothing, AgentReport(events=again))
+    told = await here.operator.call("GET", "/v1/events", EventList, kind="certificate.discovered")
+    assert [event["id"] for event in told.events] == ["s1"]
+    assert [(row.fingerprint, row.requester) for row in rows] == [(OFFERED.fingerprint, f"gateway:{AGENT}")]
 
 
 async def test_the_discovered_are_bounded_and_forgotten(here: Site, monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from handfast.app.server.build import endpoints
 from handfast.app.server.callers import Role
-from handfast.app.server.endpoints import MAX_BODY, Endpoint, _reader, openapi, problem
+from handfast.app.server.endpoints import MAX_BODY, Endpoint, openapi, problem, reader
 from handfast.app.server.messages import AgentReport, CertificateRequest, JoinRequest, Message, RevocationRequest
 from handfast.app.server.platform import Platform
 from handfast.base.reasons import Reason
@@ -52,6 +52,9 @@ async def test_a_body_that_is_not_as_described_is_bad_input(endpoint: Endpoint, 
         b'{"csr": 1}',
         b"[" * 100_000,
         b'{"a":' * 100_000,
+        b'{"csr": "\xff"}',
+        b'{"\xff": 1}',
+        b'{"findings": [{"a": ' + b"[" * 100_000,
     ]
     for body in bodies:
         if body == b"null" and endpoint.method == "GET":
@@ -83,6 +86,25 @@ async def test_unknown_paths_and_methods_are_no_endpoints(here: Site):
     assert read_problem(await raw(here.operator, "GET", "/v1/nothing")) == (404, "not-found")
     assert read_problem(await raw(here.operator, "DELETE", "/v1/world")) == (405, "bad-input")
     assert read_problem(await raw(here.operator, "GET", "/metrics")) == (404, "not-found")
+
+
+async def test_who_leaves_amid_a_body_is_nobodys_fault(here: Site, caplog: pytest.LogCaptureFixture):
+    """Any client may hang up: no error is told of it, and nothing happens."""
+    context, before = anonymous_context(here.bundle.encode()), here.server.platform.ledger.event_head.value
+    _, writer = await asyncio.open_connection(*here.server.api_address, ssl=context, server_hostname="localhost")
+    writer.write(b"POST /v1/agents/join HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+    while not (tasks := list(here.server._front._state.tasks)):
+        await asyncio.sleep(0.005)
+    writer.transport.abort()
+    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert not caplog.records
+    assert here.server.platform.ledger.event_head.value == before
+
+
+async def test_head_is_answered_as_get_without_a_body(here: Site):
+    """What the table of endpoints does not hold is found all the same."""
+    response = await raw(here.operator, "HEAD", "/v1/status")
+    assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
@@ -149,4 +171,4 @@ def test_a_body_is_read_or_refused(body: type[Message | str], data: st.DataObjec
     plain = data.draw(st.dictionaries(st.sampled_from(names) | st.text(max_size=5), JSON, max_size=4))
     raw_body = data.draw(st.binary(max_size=64) | st.just(json.dumps(plain).encode()))
     with suppress(BadInput):
-        _reader(body)(raw_body)
+        reader(body)(raw_body)

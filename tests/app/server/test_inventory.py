@@ -141,6 +141,25 @@ async def test_an_owner_is_found_by_what_he_looks_after(here: Site):
         await here.operator.call("PUT", "/v1/owners", Nothing, OwnerRequest(name="../x", owner="a"))
 
 
+async def test_the_world_file_names_owners(here: Site):
+    """Of certificates that are out already, too, and as soon as it changes; what an operator said of such a name waits."""
+    await here.issue("payments")
+    await here.operator.call("PUT", "/v1/owners", Nothing, OwnerRequest(name="payments", owner="before"))
+    world = "trust_domain: example.org\nworkloads: {payments: {owner: OWNER}, ledger: {}}\n"
+    for owner in ("team-p", "team-q"):
+        await here.apply(world.replace("OWNER", owner))
+        (row,) = await search(here, owner=owner)
+        assert (row.name, row.owner) == ("payments", owner)
+    assert await search(here, owner="before") == []
+    shown = await here.operator.call("GET", f"/v1/inventory/{row.fingerprint}", InventoryRow)
+    assert shown.owner == "team-q"
+    with pytest.raises(BadInput, match="team-q"):
+        await here.operator.call("PUT", "/v1/owners", Nothing, OwnerRequest(name="payments", owner="other"))
+    await here.operator.call("PUT", "/v1/owners", Nothing, OwnerRequest(name="ledger", owner="other"))
+    await here.apply(world.replace("{owner: OWNER}", ""))
+    assert [row.name for row in await search(here, owner="before")] == ["payments"]
+
+
 async def test_pages_make_up_the_whole(here: Site):
     """Following ``next`` gives each certificate once."""
     await import_(here, *(PARTNER.leaf(f"c{n}") for n in range(3)))

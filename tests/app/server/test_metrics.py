@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -29,6 +30,14 @@ def test_failed_and_good_handshakes_are_one_metric():
         'handfast_findings_total{reason="envoy.rejected",source="edge"} 1.0',
     ):
         assert line in text
+
+
+def test_those_without_a_record_of_their_own_are_counted():
+    """A record of a flood counts for all that it stands for."""
+    metrics = Metrics()
+    refused = next(event for event in EVENTS if isinstance(event, HandshakeRefused))
+    metrics.count(replace(refused, more=4211, among="192.0.2.1"))
+    assert f'handfast_handshakes_total{{gateway="edge",reason="{refused.reason}"}} 4212.0' in metrics.text().decode()
 
 
 def test_gauges_say_what_was_set_last():

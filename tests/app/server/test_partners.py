@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from handfast.access.slice import Slice, parse_slice
-from handfast.app.server.messages import EventList
+from handfast.app.server.messages import EventList, StatusAnswer
 from handfast.app.server.partners import PartnerSlices
+from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput
+from handfast.base.windows import from_unix
 from handfast.trust.facts import pem, pem_certificates
 from handfast.trust.foreign import read_ca
 from tests.app.sites import Site
@@ -100,6 +102,25 @@ async def test_a_list_in_the_world_is_in_its_first_slice(here: Site):
     await here.apply(world({"crl_pem": text}))
     assert seen
     assert all("acme" in one for one in seen)  # type: ignore[operator]
+
+
+async def test_the_status_has_each_with_its_dates(here: Site):
+    """When its first CA ends, when its list grows old, and what is wrong with it."""
+    text = pem(crl(ACME.issuing), "X509 CRL")
+    for revocation, how in (({"crl_pem": text}, "crl"), (None, ""), ({"ocsp": "http://127.0.0.1:1/"}, "ocsp")):
+        await here.apply(world(revocation))
+        (row,) = (await here.operator.call("GET", "/v1/status", StatusAnswer)).partners
+        assert (row.name, row.revocation, row.fault) == ("acme", how, "")
+        assert row.hosts
+        assert row.ends == min(read_ca(der).window.not_after for der in pem_certificates(roots_pem(ACME)))
+        (kept,) = slice_of(here).world.lists.get("acme", (None,))
+        assert row.lists_until == (from_unix(kept.until) if kept else None)
+        assert bool(kept) == (how == "crl")
+    await here.apply(world({"crl": "http://127.0.0.1:1/"}))
+    async with asyncio.timeout(10):
+        while not (row := (await here.operator.call("GET", "/v1/status", StatusAnswer)).partners[0]).fault:
+            await asyncio.sleep(0.02)
+    assert row.fault == Reason.REVOCATION_CRL_UNAVAILABLE
 
 
 async def test_what_cannot_be_fetched_is_a_finding(here: Site):

@@ -27,7 +27,7 @@ from handfast.app.server.messages import (
     RenewRequest,
     RevocationRequest,
 )
-from handfast.app.server.rotation import EVERY_S, Rotation
+from handfast.app.server.rotation import Rotation
 from handfast.app.server.rotation_messages import AuthoritiesAnswer, RotationForce, RotationRequest
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused, Unavailable
@@ -38,7 +38,7 @@ from handfast.io.ledger.rotation import Rotations
 from handfast.sdk.contexts import client_context
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.plan import CsrFacts, LeafRequest, read_csr
-from handfast.trust.rotation import SETTLE
+from handfast.trust.rotation import PACE, SETTLE
 from tests.app import sites
 from tests.app.issuers import timeless
 from tests.app.sites import Site, site
@@ -414,7 +414,7 @@ async def test_what_another_server_did_is_seen(here: Site):
     await second.recall()
     await second.begin(root=True, compromised=False, requester="other")
     assert len(platform.rotation.rows) == 1
-    await here.clock.advance(EVERY_S)
+    await here.clock.advance(PACE.every_s)
     await platform.rotation.go_on()
     assert platform.rotation.rows == second.rows
     with pytest.raises(Refused):

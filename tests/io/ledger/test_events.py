@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
 from handfast.io.database import Database
+from handfast.io.encoding import encode_event
 from handfast.io.ledger import SqlLedger
 from handfast.io.ledger.events import from_micros, to_micros
 from handfast.io.sqlite import SqliteDatabase
@@ -55,6 +56,16 @@ async def test_pages_follow_each_other(ledger: SqlLedger):
     assert forward == names
     assert backward == names[::-1]
     assert await ledger.recent(before=0) == []
+
+
+async def test_bodies_are_the_page_as_it_was_written(ledger: SqlLedger):
+    """Who passes events on needs no objects of them: same order, same bounds, the very bytes."""
+    await ledger.append([joined("a"), joined("b"), joined("c")])
+    page = await ledger.page()
+    assert await ledger.bodies(0) == [(seq, encode_event(event)) for seq, event in page]
+    assert [seq for seq, _ in await ledger.bodies(page[0][0], 1)] == [page[1][0]]
+    with pytest.raises(BadInput):
+        await ledger.bodies(0, 1001)
 
 
 async def test_events_are_chosen_by_kind(ledger: SqlLedger):

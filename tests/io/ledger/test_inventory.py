@@ -158,7 +158,7 @@ async def test_an_imported_certificate_is_nothing_to_issuance(ledger: SqlLedger)
     assert await ledger.by_fingerprint("aa" * 32) is None
     assert await ledger.by_serial("01") is None
     assert sum((await ledger.counts(NOW)).by_state.values()) == 0
-    kept = await ledger.in_inventory("aa" * 32, NOW)
+    kept = await ledger.in_inventory("aa" * 32, NOW, {})
     assert kept
     assert kept.record == theirs("aa" * 32)
 
@@ -171,7 +171,29 @@ async def test_an_owner_can_be_taken_back(ledger: SqlLedger):
     assert [await found(ledger, owner=owner) for owner in "ab"] == [[], ["0a"]]
     await ledger.own("payments", "")
     assert await found(ledger, owner="b") == []
-    assert (await ledger.in_inventory((await ledger.by_serial("0a")).fingerprint, NOW)).owner == ""
+    assert (await ledger.in_inventory((await ledger.by_serial("0a")).fingerprint, NOW, {})).owner == ""
+
+
+@pytest.mark.parametrize(
+    ("declared", "owner", "expected"),
+    [
+        ({"payments": "team-p"}, "team-p", ["0b04", "0a01"]),
+        ({"payments": "team-p"}, "team-a", ["0a02"]),
+        ({"payments": "team-a", "team/b": "x"}, "team-a", ["0b04", "0a02", "0a01"]),
+        ({"team/a": "other"}, "team-a", []),
+        ({"team/a": "other"}, "other", ["0a02"]),
+        ({"partner.example": "other"}, "team-partners", ["aa" * 32]),
+        ({f"w{number}": "team-a" if number % 2 else "x" for number in range(10_000)}, "team-a", ["0a02"]),
+    ],
+    ids=lambda value: "many" if len(value) > 100 else None,
+)
+async def test_the_world_says_who_owns_first(
+    full: SqlLedger, declared: dict[str, str], owner: str, expected: list[str]
+):
+    """What it declares is found and shown, whatever was kept; where it says nothing, what was kept counts. Imports are apart."""
+    page = await full.inventory(InventoryQuery(declared=declared, owner=owner), NOW)
+    assert [name_of(one) for one in page.found] == expected
+    assert {one.owner for one in page.found} <= {owner}
 
 
 # What a revocation hits

@@ -5,7 +5,7 @@ import pytest
 
 from handfast.base.events import AgentJoined, RotationStepped
 from handfast.base.windows import Window
-from handfast.io.database import Database
+from handfast.io.database import Database, step
 from handfast.io.ledger import SqlLedger
 from handfast.io.ledger.rotation import SHOWN, Rotations
 from handfast.io.records import CertificateRecord
@@ -119,7 +119,7 @@ async def test_live_leaves_of_an_issuer_are_counted_and_some_are_named(rotations
     await ledger.record_failed("a2", replace(step_event("f1")))
     seen = await rotations.leaves_of("01", START + timedelta(seconds=1), {})
     assert (seen.count, seen.until) == (SHOWN + 5, START + HOUR + timedelta(seconds=SHOWN + 4))
-    assert seen.names == tuple(f"w{number:02}" for number in range(SHOWN))
+    assert seen.names == tuple(f"w{number:02}" for number in range(SHOWN + 4, 4, -1))  # the last to end comes first
     assert await rotations.leaves_of("03", START, {}) == Leaves()
 
 
@@ -132,11 +132,14 @@ async def test_leaves_that_a_revocation_ended_are_no_longer_live(rotations: Rota
 
 
 async def test_leaves_from_before_a_moment(rotations: Rotations, ledger: SqlLedger):
-    """By the time of the record; the moment itself is after it."""
+    """By the time of the record; the moment itself is after it. What came with the new root all the same is not among them."""
     for serial, seconds in (("a1", 0), ("a2", 10), ("a3", 20)):
         await leaf(ledger, serial, serial, at=START + timedelta(seconds=seconds))
-    seen = await rotations.leaves_from_before(START + timedelta(seconds=10), START, {})
+    seen = await rotations.leaves_from_before(START + timedelta(seconds=10), 2, START, {})
     assert seen.names == ("a1",)
+    await rotations.note_aware("a1", 2, START + HOUR, START)
+    assert await rotations.leaves_from_before(START + timedelta(seconds=10), 2, START, {}) == Leaves()
+    assert (await rotations.leaves_from_before(START + timedelta(seconds=10), 3, START, {})).names == ("a1",)
 
 
 async def test_an_agents_leaf_does_not_count_once_it_was_seen_with_a_newer_one(rotations: Rotations, ledger: SqlLedger):
@@ -171,3 +174,21 @@ async def test_names_that_have_not_renewed_are_found(rotations: Rotations, ledge
         await leaf(ledger, serial, name, issuer=issuer, at=START + timedelta(minutes=minutes))
     seen = await rotations.leaves_not_renewed("01", "02", START + timedelta(minutes=5), START)
     assert (seen.count, seen.names) == (2, ("late", "never"))
+
+
+async def test_who_follows_the_ledger_hears_of_a_step_at_once(db: Database):
+    """Its event is told with the next turn of the loop, not with the next event of somebody else."""
+    ledger = await SqlLedger.open(db)
+    rotations = Rotations(db, ledger)
+    assert await rotations.save((), (ONE,), [step_event()])
+    assert ledger.event_head.value == 1
+
+
+async def test_what_goes_with_a_step_is_written_with_it_or_not_at_all(rotations: Rotations, db: Database):
+    """Of two servers the slower one writes nothing."""
+    also = [step("insert into meta (key, value) values ('a', 'b')")]
+    await rotations.save((), (ONE, TWO))
+    made = (ONE, replace(TWO, issuer="02", window=ONE.window, root_window=ONE.root_window))
+    assert await rotations.save((ONE, TWO), made, (), also)
+    assert not await rotations.save((ONE, TWO), made, (), [step("insert into meta (key, value) values ('c', 'd')")])
+    assert [key for (key,) in await db.fetch("select key from meta where key in ('a', 'c')")] == ["a"]

@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from starlette.applications import Starlette
 
 from handfast.access.slice import Slice, parse_slice
 from handfast.app.agent.findings import Findings
 from handfast.app.agent.gateway import GatewayKeeper
+from handfast.app.agent.partner_hosts import PartnerHosts
 from handfast.app.agent.paths import AgentPaths
 from handfast.app.agent.reporting import Known, Reporter
 from handfast.app.agent.session import Sessions
+from handfast.app.agent.standings import GatewayStandings
+from handfast.app.agent.stapling import host_source
 from handfast.app.client import Api
-from handfast.app.keeping import Ask, Kept
+from handfast.app.keeping import Kept
 from handfast.app.server.messages import (
     GATEWAY_NAME,
     AgentReport,
     CertificateAnswer,
-    HostCertificateRequest,
     JoinRequest,
     Nothing,
     RenewRequest,
@@ -40,6 +43,7 @@ from handfast.sdk.contexts import RotatingSSLContext, anonymous_context, client_
 from handfast.sdk.front import Front
 from handfast.trust.facts import pem_certificates
 from handfast.trust.renewal import Counting, counting
+from handfast.trust.rotation import PACE, Pace
 
 _log = structlog.get_logger("handfast.agent")
 WATCH_S = 50
@@ -64,6 +68,7 @@ class AgentConfig:
     envoy: Path | None = None
     concurrency: int = 2
     drain_s: float = 2.0
+    pace: Pace = PACE
 
 
 class Agent:
@@ -75,11 +80,12 @@ class Agent:
         self.paths = paths = AgentPaths(config.directory)
         for directory in (paths.root, paths.envoy, paths.host("x").parent, paths.run):
             private_directory(directory)
-        self._identity = Kept(paths.identity, clock, self._ask_for_identity)
+        self._identity = Kept(paths.identity, clock, self._ask_for_identity, config.pace)
         self._context = RotatingSSLContext(anonymous_context(config.bundle_pem.encode()))
         self._api = Api.remote(config.server_url, self._context)
         self._slice: Slice | None = None
-        self._known = Known()
+        self._partner_hosts = PartnerHosts(paths.partner_hosts)
+        self._known = Known(partners_at=self._partner_hosts.names)
         self._used: Credential | None = None
         self._admin = EnvoyAdmin(paths.socket("admin"))
         by = config.trust_domain.id(f"{GATEWAY_NAME}{config.name}")
@@ -96,11 +102,14 @@ class Agent:
         )
         self._ads = AdsServer()
         self._gateway = GatewayKeeper(
-            paths=paths, ads=self._ads, clock=clock, ask=self._ask_for_host, by=str(by), jwks=self._sessions.jwks,
+            paths=paths, ads=self._ads, clock=clock, source=host_source(self._api), by=str(by), jwks=self._sessions.jwks,
             findings=self._findings,
         )  # fmt: skip
+        self._gateway.pace = config.pace
         self._ads.on_rejected(self._gateway.rejected)
-        self._front = Front(self._sessions.app(), on_failed_handshake=lambda _: None)
+        self._standings = GatewayStandings(self._api, clock)
+        asked = Starlette(routes=[*self._sessions.app().routes, *self._standings.app().routes])
+        self._front = Front(asked, on_failed_handshake=lambda _: None)
         self._envoy = EnvoyProcess(
             config.envoy,
             bootstrap(node=config.name, ads_socket=str(paths.socket("ads"))),
@@ -127,7 +136,7 @@ class Agent:
         await self._recall()
         await self._envoy.start()
         for work in (self._watch(), self._keep_identity(), self._gateway.keep_certificates(), self._reporter.follow_log(),
-                     self._reporter.count(lambda: self.acknowledged), self._tell_at_once()):  # fmt: skip
+                     self._reporter.count(self._in_force), self._tell_at_once()):  # fmt: skip
             self._tasks.append(asyncio.create_task(work))
 
     async def ready(self, digest: str, timeout_s: float) -> bool:
@@ -142,11 +151,11 @@ class Agent:
         return True
 
     async def envoy_metrics(self) -> bytes:
-        """Give what Envoy counts, in Prometheus' text format; nothing while Envoy does not answer."""
+        """Give what Envoy counts and what it staples, in Prometheus' text format; the former only while Envoy answers."""
         try:
-            return await self._admin.prometheus()
+            return self._gateway.metrics() + await self._admin.prometheus()
         except Unavailable:
-            return b""
+            return self._gateway.metrics()
 
     async def failed(self) -> None:
         """Wait for as long as all parts run; a part that ends has failed, and its fault is raised here."""
@@ -209,13 +218,6 @@ class Agent:
             except HandfastError as error:
                 self._findings.find(Reason.RENEWAL_FAILED, {"agent": self.config.name, "error": str(error)})
 
-    def _ask_for_host(self, host: str) -> Ask:
-        async def ask(csr: str) -> CertificateAnswer:
-            request = HostCertificateRequest(host=host, csr=csr)
-            return await self._api.call("POST", "/v1/agents/self/certificates", CertificateAnswer, request)
-
-        return ask
-
     # The world
 
     async def _recall(self) -> None:
@@ -255,6 +257,7 @@ class Agent:
     async def _take(self, slice_: Slice) -> None:
         self._slice = slice_
         self._learn(slice_)
+        self._standings.told(slice_.world.authorities)
         if slice_.issuers:
             what_counts = _counting(slice_)
             self._identity.told(what_counts)
@@ -265,12 +268,16 @@ class Agent:
         """Keep what explains a chain, and at which hosts a name in a certificate is no identity of ours."""
         partners = [ca.der for one in slice_.world.authorities.values() for ca in one.cas]
         self._known.cas = [*(der for pem in slice_.issuers for der in pem_certificates(pem)), *partners]
-        self._known.partners_at |= {name for name, host in slice_.world.hosts.items() if host.clients.partners}
+        self._partner_hosts.add(name for name, host in slice_.world.hosts.items() if host.clients.partners)
+        self._known.partners_at = self._partner_hosts.names
 
     # Reports
 
     async def _send(self, report: AgentReport) -> None:
         await self._api.call("POST", "/v1/agents/self/report", Nothing, report)
+
+    def _in_force(self) -> tuple[str, frozenset[str]]:
+        return self.acknowledged, self._gateway.state.serving
 
     async def _tell_at_once(self) -> None:
         """Report each slice as soon as Envoy has it, so that an operator who waits need not wait long."""

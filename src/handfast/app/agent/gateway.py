@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -19,29 +18,32 @@ from handfast.access.slice import Slice
 from handfast.app.agent.findings import Findings
 from handfast.app.agent.in_force import InForce
 from handfast.app.agent.paths import AgentPaths
+from handfast.app.agent.stapling import HostSource, Staples, leaf_of
 from handfast.app.keeping import Ask, Kept
+from handfast.app.server.messages import CertificateAnswer
 from handfast.base.reasons import Reason
 from handfast.base.refusal import HandfastError
 from handfast.envoy.translate import Gateway, KeyPair, translate
 from handfast.io.ads import AdsServer
+from handfast.io.credentials import Credential
 from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
 from handfast.io.xds_state import Rejected
 from handfast.trust.renewal import Counting
+from handfast.trust.rotation import PACE
 
 _log = structlog.get_logger("handfast.agent")
 ACKNOWLEDGE_S = 30.0
 
-AskForHost = Callable[[str], Ask]
-
 
 @dataclass(slots=True)
 class GatewayState:
-    """What the gateway serves: the slice it was told, and the digest of the last that Envoy took whole."""
+    """What the gateway serves: the slice it was told, the digest of the last that Envoy took whole, and with which leaves (serials)."""
 
     slice: Slice | None = None
     acknowledged: Topic[str] = field(default_factory=lambda: Topic(""))
+    serving: frozenset[str] = frozenset()
 
 
 class GatewayKeeper:
@@ -53,18 +55,21 @@ class GatewayKeeper:
         paths: AgentPaths,
         ads: AdsServer,
         clock: Clock,
-        ask: AskForHost,
+        source: HostSource,
         by: str,
         jwks: str,
         findings: Findings,
     ) -> None:
         """Know where to publish, whom to ask for certificates, and where findings go."""
+        self.pace = PACE
         self.state = GatewayState()
-        self._paths, self._ads, self._clock, self._ask = paths, ads, clock, ask
+        self._paths, self._ads, self._clock, self._source = paths, ads, clock, source
         self._by, self._jwks, self._findings = by, jwks, findings
         self._in_force = InForce(EnvoyAdmin(paths.socket("admin")), clock)
         self._program = files("handfast.envoy").joinpath("access.lua").read_text()
         self._kept: dict[str, Kept] = {}
+        self._served: dict[str, KeyPair] = {}
+        self._staples = Staples(paths.staple, clock, source.staple)
         self._counting: Counting | None = None
         self._settling: asyncio.Task[None] | None = None
 
@@ -84,40 +89,72 @@ class GatewayKeeper:
         """Renew host certificates as they come due, forever; each renewal is published at once."""
         while True:
             waits = [kept.next_look() for kept in self._kept.values()]
-            await self._clock.sleep(min([*waits, 5.0]))
+            await self._clock.sleep(min([*waits, self.pace.every_s]))
             if self.state.slice and await self._ensure_certificates(self.state.slice):
                 self._publish(self.state.slice)
 
     async def _ensure_certificates(self, slice_: Slice) -> bool:
-        """Get what is missing or due; tell whether anything is new."""
-        before = self._pairs(slice_)
+        """Get what is missing, due or spent; tell whether Envoy is to be told."""
+        denied = frozenset(slice_.denied)
         self._kept = {name: kept for name, kept in self._kept.items() if name in slice_.world.hosts}
-        for name in slice_.world.hosts:
+        for name, host in slice_.world.hosts.items():
             kept = self._kept.get(name) or self._begin(name)
             try:
-                await kept.ensure()
+                await kept.ensure(anew=_is_spent(kept.current.value, host, denied))
                 fault = kept.fault
             except HandfastError as error:
                 fault = str(error)
             if fault:
                 self._findings.find(Reason.RENEWAL_FAILED, {"host": name, "error": fault})
-        return self._pairs(slice_) != before
+        await self._ensure_staples()
+        return self._pairs(slice_) != self._served
+
+    async def _ensure_staples(self) -> None:
+        """Get the OCSP responses that are missing or due, and say which could not be had."""
+        self._staples.forget_others(self._kept)
+        leaves = {name: leaf_of(held.chain_pem) for name, kept in self._kept.items() if (held := kept.current.value)}
+        await asyncio.gather(*(self._staples.ensure(name, leaf) for name, leaf in leaves.items()))
+        faults = [fault for name, leaf in leaves.items() if (fault := self._staples.fault(name, leaf))]
+        for fault in faults:
+            self._findings.find(fault.reason, dict(fault.evidence))
+        self._findings.resolve(*{Reason.STAPLE_FAILED, Reason.STAPLE_ENDED} - {fault.reason for fault in faults})
+
+    def metrics(self) -> bytes:
+        """Give the gateway's own gauges, in Prometheus' text format."""
+        return self._staples.metrics()
 
     def _begin(self, name: str) -> Kept:
-        kept = self._kept[name] = Kept(self._paths.host(name), self._clock, self._ask(name))
+        kept = self._kept[name] = Kept(self._paths.host(name), self._clock, self._ask_for(name), self.pace)
         if self._counting:
             kept.told(self._counting)
         return kept
 
+    def _ask_for(self, name: str) -> Ask:
+        async def ask(csr: str) -> CertificateAnswer:
+            answer = await self._source.certificate(name, csr)
+            self._staples.offered(name, leaf_of(answer.chain), answer.staple)
+            return answer
+
+        return ask
+
     def _pairs(self, slice_: Slice) -> dict[str, KeyPair]:
+        denied = frozenset(slice_.denied)
         held = {name: kept.current.value for name, kept in self._kept.items() if name in slice_.world.hosts}
-        return {name: KeyPair(c.chain_pem, c.key_pem) for name, c in held.items() if c}
+        return {name: pair for name, c in held.items() if c and (pair := self._pair(name, c, denied))}
+
+    def _pair(self, name: str, held: Credential, denied: frozenset[str]) -> KeyPair | None:
+        """Give what Envoy is to have of a host; nothing where the certificate demands a staple, and there is none."""
+        leaf = leaf_of(held.chain_pem)
+        # A response from before a revocation says good for up to an hour.
+        staple = b"" if leaf.fingerprint in denied else self._staples.of(name, leaf)
+        return None if leaf.must_staple and not staple else KeyPair(held.chain_pem, held.key_pem, staple)
 
     def _publish(self, slice_: Slice, retired: tuple[Host, ...] = ()) -> None:
+        self._served = self._pairs(slice_)
         gateway = Gateway(
             program=self._program,
             by=self._by,
-            certificates=self._pairs(slice_),
+            certificates=self._served,
             jwks=self._jwks,
             upstream_roots="".join(slice_.roots) + _system_roots(),
             agent_socket=str(self._paths.socket("session")),
@@ -130,14 +167,16 @@ class GatewayKeeper:
             return
         if self._settling:
             self._settling.cancel()
-        self._settling = asyncio.create_task(self._settle(slice_, digest))
+        serving = frozenset(leaf_of(one.chain_pem).serial for one in self._served.values())
+        self._settling = asyncio.create_task(self._settle(slice_, digest, serving))
 
-    async def _settle(self, slice_: Slice, digest: str) -> None:
+    async def _settle(self, slice_: Slice, digest: str, serving: frozenset[str]) -> None:
         """Wait for Envoy's word on what was published."""
         while not await self._ads.wait_acknowledged(digest, ACKNOWLEDGE_S):
             _log.warning("envoy.slow", slice=slice_.digest)
         await self._in_force.wait()
         self._findings.resolve(Reason.ENVOY_REJECTED, Reason.SNAPSHOT_BAD)
+        self.state.serving = serving
         self.state.acknowledged.publish(slice_.digest)
         _log.debug("envoy.current", slice=slice_.digest, revision=slice_.revision)
 
@@ -151,6 +190,12 @@ class GatewayKeeper:
                 "envoy": rejected.message,
             },
         )
+
+
+def _is_spent(held: Credential | None, host: Host, denied: frozenset[str]) -> bool:
+    """Tell whether a host needs another certificate at once: its own is revoked, or does not say what the world wants."""
+    leaf = leaf_of(held.chain_pem) if held else None
+    return leaf is not None and (leaf.fingerprint in denied or leaf.must_staple != host.must_staple)
 
 
 def _gone(before: Slice | None, now: Slice) -> tuple[Host, ...]:

@@ -43,6 +43,11 @@ class AgentPaths:
         return self.envoy / "access.log"
 
     @property
+    def partner_hosts(self) -> Path:
+        """At which hosts names in certificates may be others'."""
+        return self.access_log.with_suffix(".partner-hosts")
+
+    @property
     def run(self) -> Path:
         """Where the Unix sockets are. A socket's path is short (sun_path), so a deep directory gets a short one beside it."""
         if len(str(self.root.resolve() / "run" / "session.sock")) <= LONGEST_SOCKET:
@@ -57,3 +62,7 @@ class AgentPaths:
     def host(self, name: str) -> Path:
         """Give the credential of a host."""
         return self.root / "hosts" / f"{name}.pem"
+
+    def staple(self, name: str) -> Path:
+        """Give the OCSP response that is stapled to a host's certificate."""
+        return self.root / "hosts" / f"{name}.ocsp"

@@ -15,6 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from handfast.app.agent.findings import Findings
@@ -25,7 +26,9 @@ from handfast.base.refusal import BadInput, HandfastError, Refusal, Unavailable
 from handfast.doctor.verdict import verdict
 from handfast.envoy.access_log import read_row
 from handfast.envoy.failures import FailureReport
-from handfast.io.encoding import encode, to_plain
+from handfast.envoy.flood import Flood, counted
+from handfast.envoy.newcomers import Newcomers
+from handfast.io.encoding import encode, encode_event, to_plain
 from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.ports import Clock
 from handfast.io.tail import Tail
@@ -35,6 +38,7 @@ MOST_EVENTS = 500
 COUNT_EVERY_S = 2.0
 RETRY_S = 1.0
 MOST_FINDINGS_BYTES = 48 * 1024
+MOST_SERVING = 100
 
 Send = Callable[[AgentReport], Awaitable[None]]
 
@@ -68,14 +72,16 @@ class Reporter:
         """Follow ``log`` from where it was left."""
         self._name, self._clock, self._send, self._admin, self._known = name, clock, send, admin, known
         self._tail = Tail(log, position_file=log.with_suffix(".position"))
-        self._findings = findings
+        self._findings, self._flood, self._newcomers = findings, Flood(), Newcomers()
         self._counted: dict[Kind, int] = {}
+        self._serving_told: frozenset[str] = frozenset()
         self._telling = asyncio.Lock()
 
     async def follow_log(self) -> None:
         """Read Envoy's log for ever, and send what it says."""
         async for batch in self._tail:
-            events = [event for line in batch if (event := self._read(line))]
+            told = self._flood.thin(self._newcomers.among(batch))
+            events = [counted(event, one) for one in told if (event := self._read(one.line))]
             for start in range(0, len(events), MOST_EVENTS):
                 await self._deliver(events[start : start + MOST_EVENTS])
             if self._tail.full and self._tail.rotate():
@@ -103,33 +109,36 @@ class Reporter:
         except Unavailable as error:
             _log.warning("log.reopen", error=str(error))
 
-    async def count(self, acknowledged: Callable[[], str]) -> None:
-        """Send counts, findings and the slice in force, every two seconds for ever; each report is a sign of life."""
+    async def count(self, in_force: Callable[[], tuple[str, frozenset[str]]]) -> None:
+        """Send counts, findings and what is in force, every two seconds for ever; each report is a sign of life."""
         while True:
             await self._clock.sleep(COUNT_EVERY_S)
-            await self.tell(acknowledged())
+            await self.tell(*in_force())
 
-    async def tell(self, acknowledged: str) -> None:
-        """Send one report; what could not be sent goes with the next one."""
+    async def tell(self, acknowledged: str, serving: frozenset[str] = frozenset()) -> None:
+        """Send one report: the slice in force, and the host certificates. What could not be sent goes with the next one."""
         async with self._telling:  # two at once would count the same requests twice
-            await self._tell(acknowledged)
+            await self._tell(acknowledged, serving)
 
-    async def _tell(self, acknowledged: str) -> None:
+    async def _tell(self, acknowledged: str, serving: frozenset[str]) -> None:
         traffic, counted = await self._look()
         told = list(self._findings.untold)
-        report = AgentReport(
-            acknowledged=acknowledged,
-            findings=_fitting(self._findings.standing),
-            events=_plain(told),
-            traffic=traffic,
-        )
+        new = sorted(serving - self._serving_told)[:MOST_SERVING]
         try:
+            report = AgentReport(
+                acknowledged=acknowledged,
+                findings=_fitting(self._findings.standing),
+                events=_written(told),
+                traffic=traffic,
+                serving=new,
+            )
             await self._send(report)
         except HandfastError as error:
             _log.debug("report.failed", error=str(error))
             return
         self._counted = counted
         self._findings.told(told)
+        self._serving_told = (self._serving_told & serving) | frozenset(new)
 
     async def _look(self) -> tuple[list[TrafficRow], dict[Kind, int]]:
         try:
@@ -142,7 +151,7 @@ class Reporter:
     async def _deliver(self, events: Sequence[Event]) -> None:
         """Send events until they have arrived. Where the server refuses, the halves go alone: one bad event takes no other along."""
         try:
-            await self._insist(AgentReport(events=_plain(events)))
+            await self._insist(AgentReport(events=_written(events)))
         except HandfastError as error:
             if len(events) == 1:
                 _log.error("report.refused", id=events[0].id, error=str(error))
@@ -169,11 +178,12 @@ class Reporter:
 def _fitting(findings: Sequence[Event]) -> list[dict[str, Any]]:
     """Give the newest findings, as many as one report may carry."""
     sizes = accumulate(len(encode(finding)) for finding in reversed(findings))
-    return _plain(findings[len(findings) - sum(size <= MOST_FINDINGS_BYTES for size in sizes) :])
+    kept = findings[len(findings) - sum(size <= MOST_FINDINGS_BYTES for size in sizes) :]
+    return [to_plain(finding) for finding in kept]
 
 
-def _plain(events: Sequence[Event]) -> list[dict[str, Any]]:
-    return [to_plain(event) for event in events]
+def _written(events: Sequence[Event]) -> list[msgspec.Raw]:
+    return [msgspec.Raw(encode_event(event)) for event in events]
 
 
 def _name_of(line: bytes) -> str:

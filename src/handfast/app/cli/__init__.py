@@ -11,24 +11,13 @@ import sys
 import typer
 
 from handfast import __version__
-from handfast.app.cli import (
-    acme,
-    audit,
-    authorities,
-    backup,
-    certificates,
-    domains,
-    est,
-    happenings,
-    rotation,
-    running,
-    worlds,
-)
+from handfast.app.cli.verbs import Root
 from handfast.base.refusal import HandfastError
 from handfast.io.status import exit_code
 
 app = typer.Typer(
     name="handfast",
+    cls=Root,
     help="Mutual TLS for services that do not all live in one cluster.\n\n"
     "Begin with [bold]handfast up[/bold]: it starts everything on this machine, with a demo service behind a gateway.",
     no_args_is_help=True,
@@ -36,15 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _part in (running, worlds, happenings, backup):
-    _part.register(app)
-app.add_typer(certificates.app, name="cert")
-app.add_typer(audit.app, name="audit")
-rotation.register(authorities.app)
-app.add_typer(authorities.app, name="ca")
-app.add_typer(est.app, name="est")
-app.add_typer(acme.app, name="acme")
-app.add_typer(domains.app, name="domain")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,15 +1,14 @@
-"""``handfast acme``: let ACME clients in, see who came. Also the option with which a server is told where challenges are."""
+"""``handfast acme``: let ACME clients in, see who came."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from handfast.access.values import duration
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.reaching import ask
 from handfast.app.client import Api
 from handfast.app.server.acme.messages import (
     LONGEST_BINDING_S,
@@ -22,23 +21,9 @@ from handfast.app.server.messages import ENCODER, Nothing
 from handfast.base.refusal import BadInput
 from handfast.doctor.report import escaped
 
-if TYPE_CHECKING:
-    from handfast.io.acme_challenges import LookSettings
-
-app = typer.Typer(help="Let ACME clients in: certbot, lego, Caddy.", no_args_is_help=True, rich_markup_mode="rich")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-AcmeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--acme",
-        envvar="HANDFAST_ACME",
-        help="Where ACME challenges are looked for: http-port=PORT, tls-port=PORT, resolver=ADDRESS:PORT, or network=NETWORK "
-        "(instead of private addresses and loopback). May come again.",
-    ),
-]
 
 
-@app.command()
 def key(
     name: Annotated[str, typer.Argument(help="The workload that the ACME client gets certificates for.")],
     domains: Annotated[
@@ -77,7 +62,6 @@ def key(
     typer.echo(f"  HMAC key   {answer.hmac_key}  (it is not shown again)")
 
 
-@app.command("list")
 def list_acme(
     as_json: Json = False, data: Data = DEFAULT_DATA, server: Remote = "", identity: Identity = NO_IDENTITY
 ) -> None:
@@ -106,7 +90,6 @@ def list_acme(
             typer.echo(escaped(f"key     {one.key_id}  {one.name}  {one.accounts} x, until {until}"))
 
 
-@app.command()
 def deactivate(
     account: Annotated[str, typer.Argument(help="The account, as 'handfast acme list' names it.")],
     data: Data = DEFAULT_DATA,
@@ -125,50 +108,3 @@ def deactivate(
 
     ask(work, data, server, identity)
     typer.echo(f"deactivated {account}")
-
-
-def look_settings(options: list[str] | None) -> LookSettings:
-    """Read ``--acme``.
-
-    Raises:
-        BadInput: one is unknown, or cannot be read.
-    """
-    from handfast.io.acme_challenges import LookSettings  # noqa: PLC0415 - the other commands look for no challenge
-    from handfast.trust.acme.reach import network  # noqa: PLC0415
-
-    settings, networks = LookSettings(), []
-    for option in options or []:
-        name, _, value = option.partition("=")
-        match name:
-            case "http-port":
-                settings = replace(settings, http_port=_port(value, option))
-            case "tls-port":
-                settings = replace(settings, tls_port=_port(value, option))
-            case "resolver":
-                settings = replace(settings, resolver=_resolver(value, option))
-            case "network":
-                networks.append(network(value))
-            case _:
-                raise BadInput(f"{option[:80]!r} is none of http-port, tls-port, resolver, network", key="--acme")
-    return replace(settings, networks=tuple(networks)) if networks else settings
-
-
-def _resolver(text: str, option: str) -> tuple[str, int]:
-    """Read ``ADDRESS`` or ``ADDRESS:PORT``; an IPv6 address with a port stands in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        host, port = text, "53"
-    try:
-        return str(ip_address(host.strip("[]"))), _port(port, option)
-    except ValueError:
-        raise BadInput(
-            f"{option[:80]!r} names no address",
-            key="--acme",
-            hint="such as resolver=10.0.0.53 or resolver=[fd00::53]:53",
-        ) from None
-
-
-def _port(text: str, option: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 5 or not 1 <= int(text) <= 65535:
-        raise BadInput(f"{option[:80]!r} names no port", key="--acme", hint="such as http-port=8080")
-    return int(text)

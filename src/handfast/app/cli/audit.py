@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.reaching import ask
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import ChainAnswer, ChainStatement
 from handfast.app.server.messages import ENCODER, AuthorityAnswer
@@ -25,12 +26,6 @@ from handfast.io.ledger.chain import Chain, ChainPage
 from handfast.io.sqlite_file import SqliteFile
 from handfast.trust.audit import Entry, Link, Statement
 from handfast.trust.facts import issuer_facts, pem_certificates
-
-app = typer.Typer(
-    help="Check that no recorded event was changed, removed or reordered.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
 
 
 class _Served:
@@ -57,7 +52,6 @@ class _Served:
         return answer
 
 
-@app.command("verify")
 def verify_chain(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint that was kept elsewhere: then a missing end is found, too.")
@@ -138,7 +132,6 @@ def _holds(verdict: Verdict, unsealed: int, kept: Statement | None) -> str:
     return "\n".join(lines)
 
 
-@app.command("checkpoint")
 def make_checkpoint(
     out: Annotated[Path | None, typer.Option(help="Where to write it. Default: standard output.")] = None,
     data: Data = DEFAULT_DATA,

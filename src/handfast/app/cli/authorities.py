@@ -9,28 +9,24 @@ from typing import Annotated
 
 import typer
 
-from handfast.app.cli import rotation
-from handfast.app.cli.reaching import DEFAULT_DATA, Data
-from handfast.app.cli.running import PASSPHRASE_VARIABLE, passphrase_from
+from handfast.app.cli.given import DEFAULT_DATA, Data
+from handfast.app.cli.passphrases import PASSPHRASE_VARIABLE, passphrase_from
 from handfast.app.demo import TRUST_DOMAIN
 from handfast.app.server.messages import ENCODER
 from handfast.base.refusal import BadInput
 from handfast.base.spiffe import TrustDomain
 from handfast.doctor.report import escaped
-from handfast.io import authority_sources, sealed
-from handfast.io.authority_graph import CaNode, graph
+from handfast.io import authority_sources, next_authority, sealed, signed_chains
+from handfast.io.authority_graph import CaNode, graph, roots_here
 from handfast.io.authority_sources import Place
 from handfast.io.ca_certificates import Wanted
 from handfast.io.clock import SystemClock
 from handfast.io.files import private_directory, read, read_secret, write
-from handfast.io.signers import KeyKind
+from handfast.io.signers import AuthorityKey, KeyKind
 from handfast.io.token_uri import TokenUri, is_token_uri, parse_token_uri
+from handfast.trust.addresses import StatusSite
 from handfast.trust.constraints import permitted
 from handfast.trust.profile import KeyFacts
-
-app = typer.Typer(help="Make, import, request and show the authority.", no_args_is_help=True, rich_markup_mode="rich")
-
-rotation.register(app)
 
 Domain = Annotated[str, typer.Option("--trust-domain", help="The trust domain that the authority is for.")]
 KeyType = Annotated[KeyKind, typer.Option("--key-type", help="The kind of the issuing CA's key.")]
@@ -53,16 +49,27 @@ PassphraseFile = Annotated[
     Path | None,
     typer.Option(help=f"Seal the keys with the passphrase in this file. Also: ${PASSPHRASE_VARIABLE}."),
 ]
+RootKey = Annotated[
+    str, typer.Option("--root-key", help="Use this key in a token as the root's (pkcs11:…), and make none.")
+]
+StatusUrl = Annotated[
+    str,
+    typer.Option(
+        "--status-url",
+        help="Where CRLs and OCSP are reached, as 'handfast up' is told: the issuing CA's certificate names it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
 def init(
     trust_domain: Domain = TRUST_DOMAIN,
     root_key_type: Annotated[KeyKind, typer.Option(help="The kind of the root's key.")] = KeyKind.P256,
     key_type: KeyType = KeyKind.P256,
     key: IssuingKey = "",
+    root_key: RootKey = "",
     permit_dns: PermitDns = None,
+    status_url: StatusUrl = "",
     passphrase_file: PassphraseFile = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -74,15 +81,19 @@ def init(
       handfast ca init --trust-domain example.org --permit-dns internal --passphrase-file /etc/handfast/passphrase
     """
     place = _place(data, trust_domain, passphrase_file)
-    authority_sources.generate(place, _wanted(place, key, key_type, permit_dns), root_key_type, _now())
+    wanted = _wanted(place, key, key_type, permit_dns, status_url)
+    authority_sources.generate(place, wanted, _token(root_key) if root_key else root_key_type, _now())
     _show(place)
 
 
-@app.command("import")
 def import_root(
     root: Annotated[Path, typer.Option("--root", help="The root's certificate (PEM).")],
     key: Annotated[
-        Path, typer.Option("--key", help="The root's private key (PKCS#8, PEM). Kept only with --keep-key.")
+        str,
+        typer.Option(
+            "--key",
+            help="The root's private key: a file (PKCS#8, PEM), or a key in a token (pkcs11:…). Kept only with --keep-key.",
+        ),
     ],
     trust_domain: Domain,
     key_passphrase_file: Annotated[
@@ -90,7 +101,10 @@ def import_root(
     ] = None,
     keep_key: Annotated[
         bool,
-        typer.Option("--keep-key", help="Keep the root's key in the data directory, so that rotations can use it."),
+        typer.Option(
+            "--keep-key",
+            help="Keep the root's key in the data directory, or where it lies, so that rotations can use it.",
+        ),
     ] = False,
     key_type: KeyType = KeyKind.P256,
     issuing_key: Annotated[
@@ -98,6 +112,7 @@ def import_root(
         typer.Option("--issuing-key", help="Use this key in a token as the issuing CA's (pkcs11:…), and make none."),
     ] = "",
     permit_dns: PermitDns = None,
+    status_url: StatusUrl = "",
     passphrase_file: PassphraseFile = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -108,20 +123,25 @@ def import_root(
       handfast ca import --root root.pem --key root-key.pem --trust-domain example.org
     """
     place = _place(data, trust_domain, passphrase_file)
-    secret = sealed.read_passphrase(sealed.PassphraseFile(key_passphrase_file)) if key_passphrase_file else None
-    root_key = sealed.unseal(read_secret(key), secret, file=str(key))
-    wanted = _wanted(place, issuing_key, key_type, permit_dns)
+    root_key = parse_token_uri(key) if is_token_uri(key) else _key_file(Path(key), key_passphrase_file)
+    wanted = _wanted(place, issuing_key, key_type, permit_dns, status_url)
     authority_sources.import_root(place, wanted, read(root), root_key, _now(), keep_key=keep_key)
     _show(place)
 
 
-@app.command()
 def csr(
     trust_domain: Domain,
     key_type: KeyType = KeyKind.P256,
     key: IssuingKey = "",
     permit_dns: PermitDns = None,
+    status_url: StatusUrl = "",
     out: Annotated[Path | None, typer.Option(help="Where to write the request. Default: the terminal.")] = None,
+    ocsp_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write a second request: for who answers OCSP about the issuing CA, instead of its root."
+        ),
+    ] = None,
     passphrase_file: PassphraseFile = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -130,9 +150,12 @@ def csr(
     [bold]Examples[/bold]
 
       handfast ca csr --trust-domain example.org --out issuing.csr
+      handfast ca csr --trust-domain example.org --out issuing.csr --ocsp-out ocsp.csr --status-url http://status.example.org
     """
     place = _place(data, trust_domain, passphrase_file)
-    text = asyncio.run(authority_sources.ask(place, _wanted(place, key, key_type, permit_dns)))
+    text = asyncio.run(signed_chains.ask(place, _wanted(place, key, key_type, permit_dns, status_url)))
+    if ocsp_out:
+        write(ocsp_out, read(place.requested / signed_chains.RESPONDER_REQUEST))
     if out:
         write(out, text.encode())
         typer.echo(f"wrote {out}; the key is in {place.requested}", err=True)
@@ -140,12 +163,19 @@ def csr(
         typer.echo(text, nl=False)
 
 
-@app.command()
 def install(
     file: Annotated[
-        Path, typer.Argument(help="The signed issuing CA, its root, and the root's revocation list (PEM).")
+        Path,
+        typer.Argument(
+            help="The signed issuing CA, all CAs above it, their revocation lists, and who answers OCSP, if that was asked for (PEM)."
+        ),
     ],
-    root_crl: Annotated[Path | None, typer.Option(help="The root's revocation list, where FILE has none.")] = None,
+    root_crl: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The revocation list of the root, or of a CA between, where FILE has it not; may be repeated."
+        ),
+    ] = None,
     root_fingerprint: Annotated[
         str, typer.Option(help="The root's SHA-256, as its keeper told you: confirms a root that is new here.")
     ] = "",
@@ -158,19 +188,26 @@ def install(
 
       handfast ca install chain.pem --root-crl root.crl --root-fingerprint 5e:0b:…
     """
-    signed = authority_sources.read_signed(read(file), read(root_crl) if root_crl else b"")
+    signed = signed_chains.read_signed(read(file), b"".join(map(read, root_crl or ())))
     place = _place(data, signed.trust_domain.name, passphrase_file)
-    if authority_sources.install(place, signed, _now(), root_fingerprint):
-        typer.echo("it waits to be used: replace the issuing CA with 'handfast ca rotate'", err=True)
+    if signed_chains.install(place, signed, _now(), root_fingerprint):
+        _tell_waits(place)
     _show(place)
 
 
-@app.command("next")
 def prepare(
     trust_domain: Domain,
     key_type: KeyType = KeyKind.P256,
     key: IssuingKey = "",
+    new_root: Annotated[
+        bool, typer.Option("--new-root", help="Make a new root, too, and the issuing CA under it.")
+    ] = False,
+    root_key: RootKey = "",
+    root_key_type: Annotated[
+        KeyKind, typer.Option(help="The kind of the new root's key, with --new-root.")
+    ] = KeyKind.P256,
     permit_dns: PermitDns = None,
+    status_url: StatusUrl = "",
     passphrase_file: PassphraseFile = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -181,13 +218,16 @@ def prepare(
     [bold]Examples[/bold]
 
       handfast ca next --trust-domain example.org --key-type p384
+      handfast ca next --trust-domain example.org --new-root --root-key-type p384
     """
+    if root_key and not new_root:
+        raise BadInput("--root-key is the key of a new root", key="--root-key", hint="add --new-root")
     place = _place(data, trust_domain, passphrase_file)
-    authority_sources.prepare(place, _wanted(place, key, key_type, permit_dns), _now())
-    typer.echo("it waits to be used: replace the issuing CA with 'handfast ca rotate'", err=True)
+    root = (_token(root_key) if root_key else root_key_type) if new_root else None
+    authority_sources.prepare(place, _wanted(place, key, key_type, permit_dns, status_url), _now(), root)
+    _tell_waits(place)
 
 
-@app.command()
 def show(as_json: Json = False, data: Data = DEFAULT_DATA) -> None:
     """Show root and issuing CAs on this disk: keys and where they lie, validity, what they may name, fingerprints.
 
@@ -205,7 +245,7 @@ def _show(place: Place) -> None:
 
 
 def _tree(nodes: list[CaNode]) -> list[str]:
-    return [line for node in nodes for line in _describe(node, "  " if node.kind == "issuing" else "")]
+    return [line for node in nodes for line in _describe(node, "" if node.kind == "root" else "  ")]
 
 
 def _describe(node: CaNode, indent: str) -> list[str]:
@@ -230,10 +270,22 @@ def _place(data: Path, trust_domain: str, passphrase_file: Path | None) -> Place
     )
 
 
-def _wanted(place: Place, key: str, kind: KeyKind, permit_dns: list[str] | None) -> Wanted:
+def _tell_waits(place: Place) -> None:
+    new = next_authority.waiting_root(place.authority) not in roots_here(place.authority)
+    what, verb = ("root and issuing CA", "ca rotate --root") if new else ("the issuing CA", "ca rotate")
+    typer.echo(f"it waits to be used: replace {what} with 'handfast {verb}'", err=True)
+
+
+def _key_file(path: Path, passphrase_file: Path | None) -> AuthorityKey:
+    secret = sealed.read_passphrase(sealed.PassphraseFile(passphrase_file)) if passphrase_file else None
+    return sealed.unseal(read_secret(path), secret, file=str(path))
+
+
+def _wanted(place: Place, key: str, kind: KeyKind, permit_dns: list[str] | None, status_url: str) -> Wanted:
     # The server's own certificate names it: without that nothing would start. To anybody else it names their own host.
     constraints = permitted(place.trust_domain, [*permit_dns, "localhost"]) if permit_dns else None
-    return Wanted(key=_token(key) if key else kind, constraints=constraints)
+    site = StatusSite(status_url.rstrip("/")) if status_url else None
+    return Wanted(key=_token(key) if key else kind, constraints=constraints, site=site)
 
 
 def _token(text: str) -> TokenUri:

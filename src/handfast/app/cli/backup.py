@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from handfast.app.cli.reaching import DEFAULT_DATA, Data, user_name
+from handfast.app.cli.given import DEFAULT_DATA, Data, user_name
 from handfast.io.backup import back_up
 from handfast.io.backup import restore as put_back
 from handfast.io.clock import SystemClock
+from handfast.io.databases import VARIABLE, chosen_address
+from handfast.io.transfer import put_in, take_out
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(backup)
-    app.command()(restore)
+DatabaseAddress = Annotated[
+    str,
+    typer.Option("--database", help=f"The PostgreSQL database that holds the ledger. Also: ${VARIABLE}."),
+]
 
 
 def backup(
@@ -24,6 +26,7 @@ def backup(
         Path, typer.Argument(metavar="FILE", help="Where to write the archive; nothing is overwritten.")
     ],
     data: Data = DEFAULT_DATA,
+    database: DatabaseAddress = "",
 ) -> None:
     """Save the whole data directory as one file: ledger, worlds, authorities with their keys. The platform goes on running.
 
@@ -33,8 +36,11 @@ def backup(
 
       handfast backup /mnt/safe/handfast-monday.tar
       handfast backup handfast.tar --data /var/lib/handfast
+      handfast backup handfast.tar --database @/etc/handfast/database
     """
-    made = back_up(data, archive, SystemClock().now())
+    address = chosen_address(database)
+    take = (lambda file: asyncio.run(take_out(address, file))) if address else None
+    made = back_up(data, archive, SystemClock().now(), take)
     typer.echo(f"saved {len(made.members)} files, {sum(one.size for one in made.members)} bytes, in {archive}")
     if made.open_keys:
         typer.echo("handfast: warning: THE KEYS IN THIS ARCHIVE ARE NOT SEALED:", err=True)
@@ -46,16 +52,21 @@ def backup(
 def restore(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="An archive that 'handfast backup' made.")],
     data: Annotated[Path, typer.Option("--data", help="Where to: a directory that does not exist yet, or is empty.")],
+    database: DatabaseAddress = "",
 ) -> None:
     """Put a backup into a new data directory; then 'handfast up --data DIR' goes on from it.
 
     Check at once what happened after the backup: it is not in it, and a certificate that was revoked since is good again.
+    Whichever store a backup is from, its ledger goes into the directory, or with --database into an empty PostgreSQL database.
 
     [bold]Examples[/bold]
 
       handfast restore /mnt/safe/handfast-monday.tar --data /var/lib/handfast
+      handfast restore handfast.tar --data /var/lib/handfast --database @/etc/handfast/database
     """
-    made = put_back(archive, data, SystemClock().now(), f"restore by {user_name()}")
+    address = chosen_address(database)
+    put = (lambda file: asyncio.run(put_in(file, address))) if address else None
+    made = put_back(archive, data, SystemClock().now(), f"restore by {user_name()}", put)
     at = f"{made.made_at:%Y-%m-%d %H:%M} UTC"
     typer.echo(f"restored {len(made.members)} files as of {at} to {data}")
     typer.echo(f"handfast: warning: revocations made after {at} are not in it: make them again", err=True)

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from handfast.access.values import duration
-from handfast.app.cli import inventory, revoking
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.reaching import ask
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import InventoryRow
 from handfast.app.server.messages import (
@@ -27,14 +27,10 @@ from handfast.io.files import read, write_secret
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
 from handfast.trust.profile import KeyFacts
 
-app = typer.Typer(
-    help="Issue, list, show, import and revoke certificates.", no_args_is_help=True, rich_markup_mode="rich"
-)
 _SERIAL, _FINGERPRINT = 40, 64  # hex digits, at most
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
 def issue(
     name: Annotated[str, typer.Argument(help="The identity's name, such as payments or team/payments.")],
     dns: Annotated[
@@ -98,7 +94,6 @@ def _write_p12(path: Path, credential: Credential, name: str) -> None:
     typer.echo(f"  {path}, password {password} (it is not kept)")
 
 
-@app.command()
 def show(
     what: Annotated[str, typer.Argument(help="A file with certificates (PEM), a serial, or a fingerprint.")],
     as_json: Json = False,
@@ -202,7 +197,3 @@ def _rows(rows: dict[str, str]) -> str:
 
 def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-inventory.register(app)
-revoking.register(app)

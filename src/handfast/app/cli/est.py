@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from handfast.access.values import duration
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.reaching import ask
 from handfast.app.client import Api
 from handfast.app.server.messages import (
     ENCODER,
@@ -18,12 +19,10 @@ from handfast.app.server.messages import (
 )
 from handfast.base.refusal import BadInput
 
-app = typer.Typer(help="Let devices enrol over EST (RFC 7030).", no_args_is_help=True, rich_markup_mode="rich")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SHORTEST_S, _LONGEST_S = 10, 30 * 86400
 
 
-@app.command()
 def token(
     name: Annotated[str, typer.Argument(help="The workload that the device becomes; the world file has it.")],
     uses: Annotated[int, typer.Option(help="How many devices may use it.", min=1, max=10_000)] = 1,
@@ -59,7 +58,6 @@ def token(
         )
 
 
-@app.command()
 def withdraw(
     name: Annotated[str, typer.Argument(help="The workload whose tokens are taken back.")],
     as_json: Json = False,

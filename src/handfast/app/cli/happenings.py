@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask, reach
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.reaching import ask, reach
 from handfast.app.client import Api
 from handfast.app.server.messages import ENCODER, EventList, ExplanationAnswer
 from handfast.base.refusal import BadInput
@@ -24,12 +25,6 @@ _SHOWN = (
     "reason", "identity", "name", "method", "host", "path", "status", "server_name", "peer", "serial",
     "crl_reason", "revision", "agent", "step", "generation", "source", "requester",
 )  # fmt: skip
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(events)
-    app.command()(explain)
 
 
 def events(
@@ -83,6 +78,7 @@ def line(event: dict[str, Any]) -> str:
     """Give an event's line for people."""
     at, kind, reason = str(event["at"])[:19].replace("T", " "), event["kind"], event.get("reason")
     seen = [f"{name}={event[name]}" for name in _SHOWN if event.get(name) not in (None, "")]
+    seen += [f"more={event['more']}"] if event.get("more") else []
     why = [event["summary"]] if reason and event.get("summary") else []
     return escaped("  ".join([at, f"{kind:<19}", event["id"], *seen, *why]))
 

@@ -1,30 +1,24 @@
-"""``handfast cert list``, ``import`` and ``own``: the inventory, with others' certificates in it."""
+"""``handfast cert list`` and ``own``: the inventory, with others' certificates in it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
-from handfast.app.cli.tables import csv_line, table
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.reaching import ask
+from handfast.app.cli.tables import Columns, csv_line
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import (
-    ImportAnswer,
-    ImportRequest,
     InventoryList,
     InventoryRow,
     OwnerRequest,
 )
 from handfast.app.server.messages import ENCODER, Nothing
-from handfast.base.refusal import BadInput
-from handfast.io.files import read
-from handfast.trust.facts import MAX_PEM_BYTES, pem, pem_certificates
 
-MOST_FILES = 1000
 _Pages = AsyncIterator[list[InventoryRow]]
 _CSV = (
     "source", "state", "name", "serial", "fingerprint", "not_before", "not_after", "dns", "issuer", "subject", "owner",
@@ -38,13 +32,6 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("list")(list_certificates)
-    app.command("import")(import_certificates)
-    app.command()(own)
 
 
 def list_certificates(
@@ -63,7 +50,7 @@ def list_certificates(
 ) -> None:
     """List what was issued here, and others' certificates that are watched, newest first.
 
-    JSON and CSV are printed as they come, however many there are.
+    They are printed as they come, however many there are.
 
     [bold]Examples[/bold]
 
@@ -94,21 +81,15 @@ async def _pages(api: Api, query: dict[str, str]) -> AsyncIterator[list[Inventor
 
 
 async def _show_table(pages: _Pages) -> None:
-    rows = [row async for page in pages for row in page]
-    head, owned = ["serial", "name", "state", "until", "dns"], any(row.owner for row in rows)
-    cells = [
-        [
-            r.serial,
-            r.name,
-            r.state,
-            f"{r.not_after:%Y-%m-%d %H:%M} UTC",
-            ", ".join(r.dns),
-            *([r.owner] if owned else []),
-        ]
-        for r in rows
-    ]
-    for line in table([*head, "owner"] if owned else head, cells):
-        typer.echo(line)
+    columns = Columns(("serial", "name", "state", "until", "owner", "dns"))
+    async for page in pages:
+        for line in columns.lines(map(_cells, page)):
+            typer.echo(line)
+
+
+def _cells(row: InventoryRow) -> tuple[str, ...]:
+    until = f"{row.not_after:%Y-%m-%d %H:%M} UTC"
+    return row.serial, row.name, row.state, until, row.owner, ", ".join(row.dns)
 
 
 async def _show_json(pages: _Pages) -> None:
@@ -139,43 +120,6 @@ def _cell(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return "" if value is None else str(value)
-
-
-def import_certificates(
-    file: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files with certificates (PEM).")],
-    owner: Annotated[str, typer.Option(help="Who looks after them: a team, an address.")] = "",
-    data: Data = DEFAULT_DATA,
-    server: Remote = "",
-    identity: Identity = NO_IDENTITY,
-) -> None:
-    """Watch certificates that others issued: they stand in the list with their end. Nothing is trusted by that.
-
-    [bold]Examples[/bold]
-
-      handfast cert import partner.pem --owner team-partners
-      handfast cert import /etc/ssl/private/*.pem
-    """
-    if len(file) > MOST_FILES:
-        raise BadInput(f"more than {MOST_FILES} files", hint="import them in several commands")
-    requests = [ImportRequest(certificates=_pem(path), owner=owner) for path in file]
-
-    async def work(api: Api) -> list[ImportAnswer]:
-        return [await api.call("POST", "/v1/inventory", ImportAnswer, request) for request in requests]
-
-    for path, answer in zip(file, ask(work, data, server, identity), strict=True):
-        typer.echo(f"{path}: {len(answer.imported)} imported" + (f", {answer.known} known" if answer.known else ""))
-        for row in answer.imported:
-            for line in table((row.fingerprint, row.name, f"{row.not_after:%Y-%m-%d %H:%M} UTC"), []):
-                typer.echo(f"  {line}")
-
-
-def _pem(path: Path) -> str:
-    """Give the certificates of a file and nothing else of it: a key beside them stays here."""
-    try:
-        ders = pem_certificates(read(path, MAX_PEM_BYTES).decode(errors="replace"))
-    except BadInput as error:
-        raise error.at(file=str(path)) from error
-    return "".join(map(pem, ders))
 
 
 def own(

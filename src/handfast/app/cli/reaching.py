@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-import typer
-
+from handfast.app.cli.given import NO_IDENTITY
 from handfast.app.client import Api
 from handfast.base.refusal import BadInput
 from handfast.io.files import read, read_secret
 
 T = TypeVar("T")
-
-DEFAULT_DATA = Path(".handfast")
-
-Data = Annotated[
-    Path,
-    typer.Option("--data", envvar="HANDFAST_DATA", help="Where the platform's state lies.", show_default=True),
-]
-Remote = Annotated[
-    str,
-    typer.Option("--server", envvar="HANDFAST_SERVER", help="A server elsewhere, such as https://ca.example.org:7443."),
-]
-Identity = Annotated[
-    Path,
-    typer.Option(
-        "--identity",
-        envvar="HANDFAST_IDENTITY",
-        help="For --server: a directory with an operator's cert.pem, key.pem and ca.pem.",
-        show_default="'operator' in the data directory",
-    ),
-]
-NO_IDENTITY = Path()
 
 
 def reach(data: Path, server: str = "", identity: Path = NO_IDENTITY) -> Api:
@@ -72,8 +49,3 @@ def ask(work: Callable[[Api], Awaitable[T]], data: Path, server: str = "", ident
             return await work(api)
 
     return asyncio.run(run())
-
-
-def user_name() -> str:
-    """Give the name of who runs the command, as an identity may carry it."""
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in getpass.getuser())[:64] or "operator"

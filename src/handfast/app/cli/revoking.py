@@ -9,24 +9,19 @@ from typing import Annotated
 import msgspec
 import typer
 
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.reaching import ask
 from handfast.app.cli.tables import table
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import BatchAnswer, BatchRequest, Selected, SelectorRequest
 from handfast.app.server.messages import ENCODER, CertificateRow
 from handfast.base.refusal import BadInput
 from handfast.io.files import read
-from handfast.trust.facts import fingerprint, pem_certificates
 
 _HEX = frozenset("0123456789abcdef:")
 _FINGERPRINT = 64
 _SHORTEST_SERIAL = 31  # ours have 40 digits, and no name has so many that are all hex
 _SHOWN = 20
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(revoke)
 
 
 def revoke(
@@ -99,6 +94,8 @@ def _selector(what: str, agent: str, issuer: str) -> dict[str, str]:
 
 
 def _of_file(path: Path) -> str:
+    from handfast.trust.facts import fingerprint, pem_certificates  # noqa: PLC0415 - a name has no certificate to read
+
     try:
         return fingerprint(pem_certificates(read(path).decode(errors="replace"))[0])
     except BadInput as error:

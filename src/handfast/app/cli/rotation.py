@@ -10,12 +10,14 @@ from typing import Annotated
 
 import typer
 
-from handfast.app.cli.reaching import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, ask, user_name
+from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote, user_name
+from handfast.app.cli.reaching import ask
 from handfast.app.client import Api
 from handfast.app.server.messages import ENCODER
 from handfast.app.server.rotation_messages import (
     AuthoritiesAnswer,
     GenerationRow,
+    HolderRow,
     RotationForce,
     RotationRequest,
     WaitingRow,
@@ -28,13 +30,6 @@ from handfast.io.status import ExitCode
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _ROTATION = "/v1/authorities/rotation"
 _LOOK_EVERY_S = 2.0
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to ``handfast ca``."""
-    app.command("rotate")(rotate)
-    app.command("status")(status)
-    app.command("forget-agent")(forget_agent)
 
 
 def rotate(
@@ -185,8 +180,17 @@ def _print(answer: AuthoritiesAnswer, *, as_json: bool) -> None:
 
 
 def _lines(answer: AuthoritiesAnswer) -> Iterator[str]:
-    """Draw the tree: trust domain, roots, issuing CAs, leaves; then what waits."""
+    """Draw the tree below the trust domain's name; then what waits."""
     yield escaped(answer.trust_domain)
+    yield from tree(answer)
+    for one in answer.waiting:
+        yield from _waiting(one)
+    if answer.fault:
+        yield f"stuck: {escaped(answer.fault)}"
+
+
+def tree(answer: AuthoritiesAnswer) -> Iterator[str]:
+    """Draw roots, issuing CAs and leaves, with the next date of each."""
     for root in dict.fromkeys(row.root for row in answer.generations):
         below = [row for row in answer.generations if row.root == root]
         delivered = any(row.stage in {"published", "issuing", "retiring"} for row in below)
@@ -194,10 +198,6 @@ def _lines(answer: AuthoritiesAnswer) -> Iterator[str]:
         yield f"  root {root}: ends {_moment(below[0].root_ends)}, {where}"
         for row in below:
             yield from _issuer(row)
-    for one in answer.waiting:
-        yield from _waiting(one)
-    if answer.fault:
-        yield f"stuck: {escaped(answer.fault)}"
 
 
 def _issuer(row: GenerationRow) -> Iterator[str]:
@@ -214,9 +214,16 @@ def _waiting(one: WaitingRow) -> Iterator[str]:
     for agent in one.agents:
         yield f"  agent {escaped(agent.agent)}: has not taken it, last seen {_moment(agent.last_seen)}"
     if one.leaves:
-        more = ", …" if one.leaves > len(one.names) else ""
-        names = escaped(", ".join(one.names))
-        yield f"  certificates: {one.leaves}, until {_moment(one.leaves_until)}: {names}{more}"
+        yield f"  certificates: {one.leaves}, until {_moment(one.leaves_until)}"
+        for holder in one.holders:
+            yield _holder(holder)
+        if (others := one.leaves - sum(holder.leaves for holder in one.holders)) > 0:
+            yield f"    … and {others} more"
+
+
+def _holder(one: HolderRow) -> str:
+    renewed = f"; {one.renewed} renewed, and the new one not seen in use yet" if one.renewed else ""
+    return f"    {escaped(one.name)}: {one.leaves}, until {_moment(one.until)}{renewed}"
 
 
 def _moment(moment: datetime | None) -> str:

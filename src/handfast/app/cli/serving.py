@@ -92,7 +92,9 @@ def _greeting(running: Running, data: Path) -> Iterator[str]:
     yield f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics"
     yield from _status(config)
     for other in running.others:
-        yield f"  and           {other.platform.trust_domain}: API {other.url}, --data {data / DIRECTORY / str(other.platform.trust_domain)}"
+        listening, port = other.status.address
+        status = f", status http://{listening}:{port}" if port else ""
+        yield f"  and           {other.platform.trust_domain}: API {other.url}{status}, --data {data / DIRECTORY / str(other.platform.trust_domain)}"
     for warning in running.warnings:
         yield f"  warning       {warning}"
     if running.demo:

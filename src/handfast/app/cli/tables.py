@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from handfast.doctor.report import escaped
 
 _FORMULA = ("=", "+", "-", "@")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+class Columns:
+    """The columns of a table that comes in pages: as wide as the widest cell so far, so that no page waits for the next one."""
+
+    def __init__(self, head: Sequence[str]) -> None:
+        """Begin with the head, which stands above the first page."""
+        self._widths, self._above = [0] * len(head), [list(head)]
+
+    def lines(self, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+        """Give a page's lines with aligned columns."""
+        lines = [*self._above, *([escaped(cell) for cell in row] for row in rows)]
+        self._above = []
+        for at, width in enumerate(self._widths):
+            self._widths[at] = max((width, *(len(line[at]) for line in lines)))
+        for line in lines:
+            yield "  ".join(cell.ljust(width) for cell, width in zip(line, self._widths, strict=True)).rstrip()
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Give lines with aligned columns, the head first."""
-    lines = [list(head), *([escaped(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+    return Columns(head).lines(rows)
 
 
 def csv_line(row: Sequence[str]) -> str:

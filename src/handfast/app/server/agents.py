@@ -1,4 +1,4 @@
-"""Endpoints for agents: join, watch the slice, get certificates for hosts, report."""
+"""Endpoints for agents: join, watch the slice, report."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from handfast.app.server.callers import AGENT_PREFIX, AGENTS, EVERYONE, OPERATORS, Caller, Role
 from handfast.app.server.certificates import bounded_number, issue
+from handfast.app.server.discovery import newly_seen
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import (
-    GATEWAY_NAME,
     AgentReport,
     AgentRow,
     CertificateAnswer,
-    HostCertificateRequest,
     JoinRequest,
     Nothing,
     TokenAnswer,
@@ -26,16 +26,26 @@ from handfast.app.server.messages import (
     TrafficRow,
 )
 from handfast.app.server.platform import Platform
-from handfast.base.events import AgentJoined, ConnectionEnded, Event, FindingRaised, HandshakeRefused, RequestDenied
+from handfast.base.events import (
+    AgentJoined,
+    CertificateDiscovered,
+    ConnectionEnded,
+    Event,
+    FindingRaised,
+    HandshakeRefused,
+    RequestDenied,
+)
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
-from handfast.io.encoding import decode_event, encode
+from handfast.io.encoding import decode_event
 from handfast.io.ids import new_event_id
 from handfast.io.ledger import TrafficCount
+from handfast.trust.profile import LEAF
 
 LONGEST_WAIT = 55
+MOST_MORE = 1_000_000
 CERTIFICATE_TTL = timedelta(hours=24)
-_REPORTED = (HandshakeRefused, ConnectionEnded, RequestDenied, FindingRaised)
+_REPORTED = (HandshakeRefused, CertificateDiscovered, ConnectionEnded, RequestDenied, FindingRaised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +67,6 @@ class Agents:
             ),
             Endpoint(method="GET", path="/v1/agents/self/world", handler=self.watch, roles=AGENTS, query=("wait",)),
             Endpoint(
-                method="POST", path="/v1/agents/self/certificates", handler=self.host_certificate, roles=AGENTS,
-                body=HostCertificateRequest, answer=CertificateAnswer, status=201,
-            ),
-            Endpoint(
                 method="POST", path="/v1/agents/self/report", handler=self.report, roles=AGENTS,
                 body=AgentReport, answer=Nothing,
             ),
@@ -80,7 +86,7 @@ class Agents:
             raise Refused(Refusal(Reason.TOKEN_NOT_VALID))
         identity = self.platform.trust_domain.id(f"{AGENT_PREFIX}{body.name}")
         joining = Caller(Role.NOBODY, f"join:{body.name}")
-        answer = await issue(self.platform, joining, identity, body.csr, ttl=CERTIFICATE_TTL, reserved=True)
+        answer = await issue(self.platform, joining, identity, body.csr, ttl=CERTIFICATE_TTL, own=LEAF)
         joined = AgentJoined(id=new_event_id(), at=now, agent=body.name, serial=answer.serial)
         await self.platform.ledger.add_agent(joined)
         return answer
@@ -103,24 +109,17 @@ class Agents:
             return Response(status_code=304, headers=headers)
         return Response(current.body, media_type="application/json", headers=headers)
 
-    async def host_certificate(self, caller: Caller, _: Request, body: HostCertificateRequest) -> CertificateAnswer:
-        """Issue the server certificate of a host of the world to a gateway."""
-        if body.host not in self.platform.slices.world.hosts:
-            raise Refused(Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"host": body.host}))
-        identity = self.platform.trust_domain.id(f"{GATEWAY_NAME}{caller.name}")
-        return await issue(
-            self.platform, caller, identity, body.csr, dns=(body.host,), ttl=CERTIFICATE_TTL, reserved=True
-        )
-
     async def report(self, caller: Caller, _: Request, body: AgentReport) -> Nothing:
         """Take an agent's events, findings and counts."""
-        events = [_reported(plain, caller) for plain in body.events]
+        events = [_reported(raw, caller) for raw in body.events]
         now = self.platform.clock.now()
         ledger = self.platform.ledger
         # Counts come last: an agent tells again what was refused or lost, and they alone would be kept twice.
         if not await self._state(caller, body, now):
             raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
-        await ledger.append(events)
+        if body.serving:
+            await self.platform.rotation.serves(caller.name, frozenset(body.serving))
+        await ledger.append(await newly_seen(ledger, events))
         await ledger.add_traffic(now, [_counted(row) for row in body.traffic if row.count])
         for row in body.traffic:
             self.platform.metrics.count_requests(caller.name, row.host, row.code, row.count)
@@ -132,14 +131,16 @@ class Agents:
         return await self.platform.ledger.agent_reported(caller.name, now, body.acknowledged, body.findings)
 
 
-def _reported(plain: dict[str, object], caller: Caller) -> Event:
-    """Read an event, which must be of a kind that agents see, and of this agent."""
-    event = decode_event(encode(plain))
+def _reported(raw: msgspec.Raw, caller: Caller) -> Event:
+    """Read an event, which must be of a kind that agents see, and of this agent. What else stands in it is dropped."""
+    event = decode_event(bytes(raw))
     if not isinstance(event, _REPORTED):
         raise BadInput(f"an agent cannot report {event.kind}", key="events")
     source = event.source if isinstance(event, FindingRaised) else event.gateway
     if source != caller.name:
         raise BadInput("an agent reports for itself alone", key="events")
+    if isinstance(event, HandshakeRefused) and not 0 <= event.more <= MOST_MORE:
+        raise BadInput("no log has so many rows", key="events")
     return event
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from handfast.base.refusal import BadInput
 from handfast.io.database import Database, step
 from handfast.io.files import read, write_secret
+from handfast.io.ledger.sharing import LEDGER_ID, GenerationFiles
 
 FILE = "ledger-id"
-_KEY = "ledger-id"
 
 
 async def check_belonging(database: Database, authority: Path) -> None:
@@ -25,12 +25,13 @@ async def check_belonging(database: Database, authority: Path) -> None:
         BadInput: the ledger belongs to another authority, or has one and there is none here.
         Unavailable: the database does not answer.
     """
-    kept, said = await _kept(database), _said(authority)
+    kept, said = await GenerationFiles(database).ledger_id(), _said(authority)
     if kept and said is None:
         raise BadInput(
             "the database has an authority already, and this server has none",
             file=str(authority),
-            hint="copy the directory 'authority' of the server that made it to here",
+            hint="start it with the passphrase that seals the other servers' keys; where none does, or a token holds them, copy the "
+            "directory 'authority' of the server that made it to here",
         )
     if kept and said not in {"", kept}:
         raise BadInput(
@@ -48,8 +49,10 @@ async def claim(database: Database, authority: Path, *, made: bool) -> None:
         Unavailable: the database does not answer.
     """
     ours = _said(authority) or secrets.token_hex(16)
-    await database.write(step("insert into meta (key, value) values ($1, $2) on conflict (key) do nothing", _KEY, ours))
-    kept = await _kept(database)
+    await database.write(
+        step("insert into meta (key, value) values ($1, $2) on conflict (key) do nothing", LEDGER_ID, ours)
+    )
+    kept = await GenerationFiles(database).ledger_id()
     if made and kept != ours:
         raise BadInput(
             "another server made an authority for this database at the same time",
@@ -58,11 +61,6 @@ async def claim(database: Database, authority: Path, *, made: bool) -> None:
         )
     if _said(authority) != kept:
         write_secret(authority / FILE, kept.encode())
-
-
-async def _kept(database: Database) -> str:
-    row = await database.one("select value from meta where key = $1", _KEY)
-    return str(row[0]) if row else ""
 
 
 def _said(authority: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import Any
 
 import structlog
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from handfast.app.keeping import Kept
@@ -22,24 +21,29 @@ from handfast.app.server.acme.service import AcmeServer
 from handfast.app.server.acme.tools import acme_tools
 from handfast.app.server.agents import Agents, agent_rows
 from handfast.app.server.audit import Audit, keep_sealed
+from handfast.app.server.batches import Batches
 from handfast.app.server.belonging import check_belonging, claim
 from handfast.app.server.callers import Caller, Role, caller_of
 from handfast.app.server.certificates import Certificates, issue
 from handfast.app.server.discovery import Discovery
-from handfast.app.server.endpoints import Endpoint, routes, unserved
+from handfast.app.server.endpoints import Application, Endpoint
 from handfast.app.server.enrolment import Enrolment
 from handfast.app.server.est import Est
 from handfast.app.server.handshakes import refused
 from handfast.app.server.happenings import Happenings
+from handfast.app.server.host_certificates import HostCertificates
 from handfast.app.server.inventory import Inventory
 from handfast.app.server.journal import Journal
 from handfast.app.server.messages import CertificateAnswer
 from handfast.app.server.metrics import Metrics
 from handfast.app.server.partners import PartnerSlices
 from handfast.app.server.platform import Platform
+from handfast.app.server.readiness import Readiness
 from handfast.app.server.revocations import Revocations, revoked_event
 from handfast.app.server.rotation import Rotation
 from handfast.app.server.rotation_api import RotationApi
+from handfast.app.server.standing_api import StandingApi
+from handfast.app.server.standings import PartnerStandings
 from handfast.app.server.status import NO_STATUS, Status, StatusConfig, settle
 from handfast.app.server.worlds import Worlds, authorities
 from handfast.base.events import Event
@@ -48,29 +52,40 @@ from handfast.base.spiffe import TrustDomain
 from handfast.io import audit
 from handfast.io.acme_challenges import DEFAULT_LOOKS, LookSettings
 from handfast.io.authorities import create_authority
+from handfast.io.ca_certificates import Wanted
 from handfast.io.database import Database
 from handfast.io.databases import open_database
 from handfast.io.files import explained
+from handfast.io.foreign_responder import ForeignResponders
 from handfast.io.generations import Generations
 from handfast.io.issuance import Issuance
 from handfast.io.ledger import SqlLedger
+from handfast.io.ledger.lists import SharedLists
 from handfast.io.ledger.rotation import Rotations
+from handfast.io.ledger.status import StatusTable
 from handfast.io.ports import Clock
 from handfast.io.postgres_session import Address
+from handfast.io.responders import Responders
 from handfast.io.sealed import Passphrase
+from handfast.io.sharing import join, open_sharing
 from handfast.sdk.contexts import server_context
 from handfast.sdk.front import Front
 from handfast.sdk.handshake import FailedHandshake, ServerContext
+from handfast.trust.profile import LEAF
 from handfast.trust.revocation import RevocationReason
+from handfast.trust.rotation import PACE, Pace
 
 _log = structlog.get_logger("handfast")
 
+AUTHORITY = "authority"
 SERVER_NAME = "handfast/server"
+STATUS = "status"
 SERVER_TTL = timedelta(days=7)
 KEEP_EVENTS = timedelta(days=90)
 INTERRUPTED_AFTER = timedelta(minutes=5)
 AGAIN_S = 5.0
 _PRUNE_EVERY_S = 3600.0
+_SEEN = "handfast.seen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +104,7 @@ class ServerConfig:
     acme: LookSettings = DEFAULT_LOOKS
     database: Address | None = None
     status: StatusConfig = NO_STATUS
+    pace: Pace = PACE
 
 
 class Server:
@@ -98,14 +114,13 @@ class Server:
         """Put the faces in front of the platform; nothing listens yet."""
         self.config, self.platform, self._database = config, platform, database
         self.api_address, self.admin_address = config.api, config.admin
-        kept = Kept(config.directory / "server.pem", platform.clock, self._ask)
+        kept = Kept(config.directory / "server.pem", platform.clock, self._ask, config.pace)
         self._kept, self._context = kept, ServerContext()
-        served = [*routes(endpoints(platform), self._admit), *Est(platform, self._admit).routes()]
         self._acme = AcmeServer(platform, config.names)
-        served += self._acme.routes()
-        app = Starlette(routes=served, exception_handlers={HTTPException: unserved})
+        standards = [*Est(platform, self._admit).routes(), *self._acme.routes()]
+        app = Application(endpoints(platform), self._admit, standards)
         self._front = Front(app, on_failed_handshake=self._handshake_failed)
-        self.status = Status(platform, config.status, database, config.directory / "status", config.passphrase)
+        self.status = Status(platform, config.status, database, config.directory / STATUS)
         self._admin_front = Front(Starlette(routes=self._admin_routes()), on_failed_handshake=lambda _: None)
         self._tasks: set[asyncio.Task[None]] = set()
         self.more_metrics: list[Callable[[], Awaitable[bytes]]] = []
@@ -155,6 +170,7 @@ class Server:
         self.platform.ledger.event_head.close()
         await self._front.stop(grace_s)
         await self._acme.close()
+        await self.platform.standings.close()
         await self._admin_front.stop(grace_s)
         await self.status.stop(grace_s)
         for task in list(self._tasks):
@@ -178,25 +194,32 @@ class Server:
         ]
         await ledger.revoke([r.serial for r in interrupted], now, RevocationReason.UNSPECIFIED.value, events)
 
-    def _admit(self, scope: Mapping[str, Any]) -> Caller:
+    def _admit(self, scope: MutableMapping[str, Any]) -> Caller:
         """Tell who calls, by what counts at this moment: a connection may be older than a revocation."""
         caller = caller_of(scope, self.platform.trust_domain, self.platform.slices.denied, self.platform.clock.now())
-        return self.platform.rotation.admit(caller)
+        admitted = self.platform.rotation.admit(caller)
+        # Who waited long for an answer is looked at again at its end, and is not seen to use its certificate then.
+        if admitted.certificate and not scope.get(_SEEN):
+            scope[_SEEN] = True
+            self.platform.rotation.used(admitted.certificate.serial)
+        return admitted
 
     # The certificate that the API is served with
 
     async def _ask(self, csr: str) -> CertificateAnswer:
         identity = self.platform.trust_domain.id(SERVER_NAME)
-        itself = Caller(Role.NOBODY, "server")
-        return await issue(self.platform, itself, identity, csr, dns=self.config.names, ttl=SERVER_TTL, reserved=True)
+        itself, held, names = Caller(Role.NOBODY, "server"), self._kept.current.value, self.config.names
+        made = await issue(self.platform, itself, identity, csr, dns=names, ttl=SERVER_TTL, own=LEAF)
+        if held:
+            await self.platform.rotation.renewed(held.leaf.serial, held.window.not_after, made.serial)
+        return made
 
     async def _renew(self) -> None:
-        before, held = self._kept.current.value, await self._kept.ensure()
+        held = await self._kept.ensure()
         # Clients are verified with the roots of this moment, which may be newer than the certificate.
         roots = self.platform.authority.bundle_pem.encode()
         self._context = server_context(held.chain_pem.encode(), held.key_pem.encode(), roots, certificate="optional")
-        if before and before != held:
-            await self.platform.rotation.replaced(before.leaf)
+        self.platform.rotation.used(held.leaf.serial)
 
     async def _keep(self) -> None:
         while True:
@@ -241,10 +264,8 @@ class Server:
         async def metrics(_: Request) -> Response:
             return Response(await self._measure(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-        async def ready(_: Request) -> Response:
-            return PlainTextResponse("ready\n")
-
-        return [Route("/metrics", metrics), Route("/ready", ready)]
+        readiness = Readiness(self._database, self.platform.authorities, self.platform.clock)
+        return [Route("/metrics", metrics), *readiness.routes()]
 
     async def _measure(self) -> bytes:
         platform, now = self.platform, self.platform.clock.now()
@@ -260,9 +281,10 @@ class Server:
 
 def endpoints(platform: Platform) -> Sequence[Endpoint]:
     """Give all operations of the API."""
-    parts = (Worlds(platform), Certificates(platform), Agents(platform), Enrolment(platform), Happenings(platform))
+    parts = (Worlds(platform), Certificates(platform), Agents(platform), Enrolment(platform))
     more = (Revocations(platform), Inventory(platform), Audit(platform), AcmeOperating(platform), RotationApi(platform))
-    return [endpoint for part in (*parts, *more) for endpoint in part.endpoints()]
+    last = (Happenings(platform), Batches(platform), StandingApi(platform), HostCertificates(platform))
+    return [endpoint for part in (*parts, *more, *last) for endpoint in part.endpoints()]
 
 
 async def build_server(config: ServerConfig, clock: Clock) -> Server:
@@ -284,10 +306,17 @@ async def build_server(config: ServerConfig, clock: Clock) -> Server:
 async def _server(config: ServerConfig, clock: Clock, database: Database) -> Server:
     authorities = await _authorities(config, clock, database)
     ledger, metrics = await SqlLedger.open(database), Metrics()
-    rotations = Rotations(database)
-    slices = PartnerSlices(config.directory, authorities, ledger, rotations, clock)
-    rotation = Rotation(authorities, rotations, slices, ledger, clock)
+    rotations, sharing = (
+        Rotations(database, ledger),
+        await open_sharing(config.directory / AUTHORITY, config.passphrase, database),
+    )
+    shared = SharedLists(database) if database.has_others else None
+    slices = PartnerSlices(config.directory, authorities, ledger, rotations, clock, shared)
+    rotation = Rotation(authorities, rotations, slices, ledger, clock, sharing, config.pace)
     await rotation.recall()
+    if sharing:
+        await sharing.offer(rotation.rows)
+    await database.hear(rotation.heard)
     platform = Platform(
         authorities=authorities,
         rotation=rotation,
@@ -297,16 +326,27 @@ async def _server(config: ServerConfig, clock: Clock, database: Database) -> Ser
         journal=Journal(ledger, metrics),
         metrics=metrics,
         slices=slices,
+        standings=PartnerStandings(slices, ledger, clock, ForeignResponders()),
         acme=acme_tools(config.acme, config.passphrase, ledger, clock),
+        responders=Responders(
+            authorities=authorities,
+            ledger=ledger,
+            table=StatusTable(database),
+            clock=clock,
+            directory=config.directory / STATUS,
+            passphrase=config.passphrase,
+            adopted=rotation.replaced,
+        ),
     )
     return Server(config, platform, database)
 
 
 async def _authorities(config: ServerConfig, clock: Clock, database: Database) -> Generations:
-    directory = config.directory / "authority"
+    directory = config.directory / AUTHORITY
+    await join(directory, config.trust_domain, config.passphrase, database)
     await check_belonging(database, directory)
     made = not directory.exists()
     if made:
-        create_authority(directory, config.trust_domain, clock, config.passphrase)
+        create_authority(directory, config.trust_domain, clock, config.passphrase, Wanted(site=config.status.site))
     await claim(database, directory, made=made)
-    return Generations(directory, config.trust_domain, config.passphrase)
+    return Generations(directory, config.trust_domain, config.passphrase, config.status.site)

@@ -61,11 +61,7 @@ def caller_of(scope: Mapping[str, Any], trust_domain: TrustDomain, revoked: Cont
     if peer := extensions.get("handfast.peer"):
         return _local(peer["uid"])
     der = extensions.get("handfast.peer_der")
-    return _certified(_facts(der), trust_domain, revoked, now) if der else _NOBODY
-
-
-_facts = lru_cache(maxsize=4096)(facts)
-"""What a certificate says never changes; whether it counts is asked on each request. TLS has bounded its size."""
+    return _certified(der, trust_domain, revoked, now) if der else _NOBODY
 
 
 def _local(uid: int) -> Caller:
@@ -73,13 +69,26 @@ def _local(uid: int) -> Caller:
     return Caller(Role.OPERATOR, f"uid:{uid}") if uid in {os.geteuid(), 0} else _NOBODY
 
 
-def _certified(seen: CertificateFacts, trust_domain: TrustDomain, revoked: Container[str], now: datetime) -> Caller:
+def _certified(der: bytes, trust_domain: TrustDomain, revoked: Container[str], now: datetime) -> Caller:
+    seen, claimed = _read(der, trust_domain)
     if against := standing(seen, revoked=revoked, now=now):
         raise Refused(against)
+    if isinstance(claimed, Refusal):
+        raise Refused(claimed)
+    return claimed
+
+
+@lru_cache(maxsize=4096)
+def _read(der: bytes, trust_domain: TrustDomain) -> tuple[CertificateFacts, Caller | Refusal]:
+    """Read who a certificate is of. That never changes, so it is read once; whether it counts is asked on each request.
+
+    TLS has bounded its size.
+    """
+    seen = facts(der)
     identity = identify(seen, trust={trust_domain})
     if isinstance(identity, Refusal):
-        raise Refused(identity)
+        return seen, identity
     for prefix, role in ((OPERATOR_PREFIX, Role.OPERATOR), (AGENT_PREFIX, Role.AGENT)):
         if identity.name.startswith(prefix):
-            return Caller(role, identity.name.removeprefix(prefix), identity, seen)
-    return Caller(Role.WORKLOAD, identity.name, identity, seen)
+            return seen, Caller(role, identity.name.removeprefix(prefix), identity, seen)
+    return seen, Caller(Role.WORKLOAD, identity.name, identity, seen)

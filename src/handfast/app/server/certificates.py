@@ -29,7 +29,7 @@ from handfast.io.ledger import CertificateQuery
 from handfast.io.records import CertificateRecord, CertificateState
 from handfast.trust.facts import pem as pem_of
 from handfast.trust.plan import LeafRequest, read_csr
-from handfast.trust.profile import LEAF
+from handfast.trust.profile import LEAF, Profile
 
 PAGE = 500
 NEWEST = 2**63 - 1
@@ -69,7 +69,7 @@ class Certificates:
         name = f"{OPERATOR_PREFIX}{body.name}" if body.operator else body.name
         identity = self.platform.trust_domain.id(name)
         return await issue(
-            self.platform, caller, identity, body.csr, dns=tuple(body.dns), ttl=ttl, reserved=body.operator
+            self.platform, caller, identity, body.csr, dns=tuple(body.dns), ttl=ttl, own=LEAF if body.operator else None
         )
 
     async def renew(self, caller: Caller, _: Request, body: RenewRequest) -> CertificateAnswer:
@@ -86,7 +86,9 @@ class Certificates:
         own = caller.role in _RENEW_RESERVED
         most = life if own else min(life, self.platform.slices.world.issuance.longest)
         ttl = min(most, entry.ttl) if entry else most
-        renewed = await issue(self.platform, caller, caller.identity, body.csr, dns=dns, ttl=ttl, reserved=own)
+        profile = LEAF if own else None
+        renewed = await issue(self.platform, caller, caller.identity, body.csr, dns=dns, ttl=ttl, own=profile)
+        await self.platform.rotation.renewed(held.serial, held.window.not_after, renewed.serial)
         if caller.role is Role.AGENT:
             await self.platform.ledger.agent_renewed(caller.name, renewed.serial, self.platform.clock.now())
         return renewed
@@ -119,24 +121,27 @@ async def issue(
     *,
     dns: tuple[str, ...] = (),
     ttl: timedelta | None = None,
-    reserved: bool = False,
+    own: Profile | None = None,
 ) -> CertificateAnswer:
     """Issue a certificate of ``identity`` and record the outcome. A refusal is recorded, too.
+
+    ``own`` is the profile of a certificate that the platform itself works with; without it the world's limits count.
 
     Raises:
         Refused: the request is not granted.
     """
-    profile = LEAF if reserved else platform.slices.world.issuance
+    profile = own or platform.slices.world.issuance
     asked = read_csr(csr.encode(), profile)
     if isinstance(asked, Refusal):
         raise await _refused(platform, caller, identity, asked)
-    request = LeafRequest(identity=identity, dns=dns, ttl=ttl, csr=asked, reserved=reserved, profile=profile)
+    request = LeafRequest(identity=identity, dns=dns, ttl=ttl, csr=asked, reserved=own is not None, profile=profile)
     workload = platform.slices.world.workloads.get(identity.name)
     outcome = await platform.issuance.issue(request, workload=workload, requester=str(caller))
     if isinstance(outcome, Refusal):
         if outcome.reason is Reason.ISSUANCE_MISMATCH:  # recorded with its serial already, as it was signed
             raise Refused(outcome)
         raise await _refused(platform, caller, identity, outcome)
+    await platform.rotation.issued(outcome)
     return answer(outcome)
 
 
@@ -155,13 +160,13 @@ async def _refused(platform: Platform, caller: Caller, identity: SpiffeId, refus
 
 def answer(issued: IssuedCertificate) -> CertificateAnswer:
     """Give what the holder of a new certificate needs."""
-    record = issued.record
+    said = issued.event
     return CertificateAnswer(
-        serial=record.serial,
-        identity=record.identity,
-        dns=list(record.dns),
-        not_before=record.not_before,
-        not_after=record.not_after,
+        serial=issued.serial,
+        identity=said.identity,
+        dns=list(said.dns),
+        not_before=said.not_before,
+        not_after=said.not_after,
         chain=issued.chain_pem,
         bundle=issued.bundle_pem,
     )

@@ -1,25 +1,35 @@
 """Others' certificates, put into the inventory as they are seen.
 
-Decides what counts as seen: a request that was refused or reported, which came after a handshake, so that its certificate was
-verified against an authority that a host trusts. What failed handshakes show is whatever a stranger likes, and is passed over;
-the record of a good connection is too small to watch by.
+Decides what counts as seen: a request that was refused or reported, or the first one that a certificate was let in with. It came
+after a handshake, so its certificate was verified against an authority that a host trusts: another's, or our own where the
+inventory has lost it. What failed handshakes show is whatever a stranger likes, and is passed over.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 
 from handfast.app.server.platform import Platform
-from handfast.base.events import OfferedCertificate, RequestDenied, RequestReported, kind
-from handfast.io.ledger import WatchedRecord
+from handfast.base.events import CertificateDiscovered, Event, OfferedCertificate, RequestDenied, RequestReported, kind
+from handfast.io.ledger import SqlLedger, WatchedRecord
 from handfast.io.ledger.inventory import DISCOVERED
 
 PAGE = 500
 _REMEMBERED = 10_000
 _LONGEST = 512
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SEEN_BY = [kind(RequestDenied), kind(RequestReported)]
+_SEEN_BY = [kind(RequestDenied), kind(RequestReported), kind(CertificateDiscovered)]
+
+
+async def newly_seen(ledger: SqlLedger, events: Sequence[Event]) -> list[Event]:
+    """Leave out what was told of certificates that the inventory knows: gateways tell of all."""
+    return [
+        event
+        for event in events
+        if not (isinstance(event, CertificateDiscovered) and await ledger.knows(event.certificate.fingerprint))
+    ]
 
 
 class Discovery:
@@ -39,13 +49,12 @@ class Discovery:
         """Look at what is new."""
         while page := await self._platform.ledger.page(self._after, PAGE, _SEEN_BY):
             for seq, event in page:
-                if isinstance(event, RequestDenied) and event.certificate:
+                if isinstance(event, RequestDenied | CertificateDiscovered) and event.certificate:
                     await self._look(event.certificate, event.gateway)
                 self._after = seq
 
     async def _look(self, offered: OfferedCertificate, gateway: str) -> None:
-        own = f"spiffe://{self._platform.trust_domain}/"
-        if offered.fingerprint in self._seen or any(uri.startswith(own) for uri in offered.uri_sans):
+        if offered.fingerprint in self._seen:
             return
         if len(self._seen) >= _REMEMBERED:
             self._seen.clear()

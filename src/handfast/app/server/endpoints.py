@@ -1,20 +1,23 @@
 """What turns plain functions into HTTP endpoints: bounded bodies in, JSON and problem documents out, OpenAPI on the side.
 
-Decides how an answer looks on the wire. What is answered is decided in `api`.
+Decides how an answer looks on the wire, and which endpoint a request is for: one look into a table, where its path is fixed.
+What is answered is decided in the endpoints themselves.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from handfast import __version__
 from handfast.app.server.callers import Caller, Role
@@ -27,7 +30,7 @@ MAX_BODY = 4 * 1024 * 1024
 _PROBLEM = "application/problem+json"
 
 
-Admit = Callable[[Mapping[str, Any]], Caller]
+Admit = Callable[[MutableMapping[str, Any]], Caller]
 Handler = Callable[[Caller, Request, Any], Awaitable[Message | Response]]
 """An endpoint's function: it gets who calls, the request, and the body that was read."""
 
@@ -51,19 +54,44 @@ class Endpoint:
         return (self.handler.__doc__ or "").strip().partition("\n")[0]
 
 
-def routes(endpoints: Sequence[Endpoint], admit: Admit) -> list[Route]:
-    """Give Starlette routes, and one more that serves the OpenAPI document. ``admit`` tells who calls, or refuses."""
-    document = ENCODER.encode(openapi(endpoints))
+class Application:
+    """The ASGI application: the endpoints, the document that describes them, and ``more`` routes. ``admit`` tells who calls, or refuses.
 
-    async def serve_document(_: Request) -> Response:
-        return Response(document, media_type="application/json")
+    What is no endpoint's method and fixed path is Starlette's to find: paths with a name in them, ``HEAD``, and what is not served.
+    """
 
-    served = [Route(e.path, _serve(e, admit), methods=[e.method]) for e in endpoints]
-    return [*served, Route("/v1/openapi.json", serve_document, methods=["GET"])]
+    def __init__(self, endpoints: Sequence[Endpoint], admit: Admit, more: Sequence[Route] = ()) -> None:
+        """Make the table."""
+        described = ENCODER.encode(openapi(endpoints))
+
+        async def serve_document(_: Request) -> Response:
+            return Response(described, media_type="application/json")
+
+        served = [(endpoint, _serve(endpoint, admit)) for endpoint in endpoints]
+        routes = [Route(endpoint.path, serve, methods=[endpoint.method]) for endpoint, serve in served]
+        self._table = {(one.method, one.path): serve for one, serve in served if "{" not in one.path}
+        self._others = Starlette(
+            routes=[*routes, Route("/v1/openapi.json", serve_document, methods=["GET"]), *more],
+            exception_handlers={HTTPException: unserved},
+        )
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """All that is served."""
+        return self._others.routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        serve = self._table.get((scope["method"], scope["path"]))
+        try:
+            answer = await serve(Request(scope, receive)) if serve else self._others
+            await answer(scope, receive, send)
+        except ClientDisconnect:
+            return  # amid its own request: nobody is left to answer
 
 
 def _serve(endpoint: Endpoint, admit: Admit) -> Callable[[Request], Awaitable[Response]]:
-    read = _reader(endpoint.body)
+    read = reader(endpoint.body)
 
     async def serve(request: Request) -> Response:
         try:
@@ -92,15 +120,22 @@ async def bounded_body(request: Request, most: int = MAX_BODY) -> bytes:
     Raises:
         BadInput: it is longer than ``most`` bytes.
     """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
+    body, more = b"", True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body, more = body + message.get("body", b""), message.get("more_body", False)
         if len(body) > most:
             raise BadInput(f"the body is longer than {most} bytes")
     return body
 
 
-def _reader(body: type[Message | str] | None) -> Callable[[bytes], object]:
+def reader(body: type[Message | str] | None) -> Callable[[bytes], Any]:
+    """Give what reads a body of this type; of no type, nothing is read.
+
+    It raises `BadInput`, which names the place.
+    """
     if body is None:
         return lambda _: None
     if body is str:
@@ -113,6 +148,8 @@ def _reader(body: type[Message | str] | None) -> Callable[[bytes], object]:
         except msgspec.MsgspecError as error:
             message, _, key = str(error).partition(" - at ")
             raise BadInput(message, key=key.strip("`").removeprefix("$.")) from error
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise BadInput("this is not JSON that can be read") from error
 
     return read
 
@@ -125,20 +162,29 @@ def _read_text(raw: bytes) -> str:
 
 
 def problem(error: HandfastError) -> Response:
+    """Answer with the problem document of an error."""
+    said = document(error)
+    return Response(ENCODER.encode(said), said.status, media_type=_PROBLEM)
+
+
+def document(error: HandfastError) -> Problem:
     """Give the problem document of an error."""
     code = error.refusal.reason.value if isinstance(error, Refused) else _CODES[type(error)]
-    status = http_status(error)
-    document = Problem(
-        type=f"urn:handfast:{code}", title=error.message, status=status, code=code, detail=str(error), hint=error.hint
+    return Problem(
+        type=f"urn:handfast:{code}",
+        title=error.message,
+        status=http_status(error),
+        code=code,
+        detail=str(error),
+        hint=error.hint,
     )
-    return Response(ENCODER.encode(document), status, media_type=_PROBLEM)
 
 
 async def unserved(_: Request, error: Exception) -> Response:
     """Answer what no endpoint serves: an unknown path, or a method that it does not have."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = Reason.NOT_FOUND.value if status == 404 else "bad-input"
-    document = Problem(
+    said = Problem(
         type=f"urn:handfast:{code}",
         title="nothing is served here",
         status=status,
@@ -146,7 +192,7 @@ async def unserved(_: Request, error: Exception) -> Response:
         detail="there is no such path, or not with this method",
         hint="see /v1/openapi.json",
     )
-    return Response(ENCODER.encode(document), status, media_type=_PROBLEM)
+    return Response(ENCODER.encode(said), status, media_type=_PROBLEM)
 
 
 _CODES: dict[type[HandfastError], str] = {BadInput: "bad-input", Unavailable: "unavailable"}

@@ -117,6 +117,8 @@ class Est:
         answer = await issue(
             self._platform, device.caller, device.entry.identity, pem(csr, "CERTIFICATE REQUEST"), dns=dns
         )
+        if held := device.caller.certificate:
+            await self._platform.rotation.renewed(held.serial, held.window.not_after, answer.serial)
         return _certificates(pem_certificates(answer.chain)[0])
 
     async def _by_token(self, request: Request) -> Device:

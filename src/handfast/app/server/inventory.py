@@ -70,15 +70,16 @@ class Inventory:
         limit = max(bounded_number(query.get("limit"), "limit", PAGE, PAGE), 1)
         texts = {name: _text(name, query.get(name, "")) for name in _TEXTS}
         asked = InventoryQuery(
-            **texts, expiring_before=_until(query.get("expires", ""), now), after=query.get("after", ""), limit=limit
-        )
+            **texts, expiring_before=_until(query.get("expires", ""), now), after=query.get("after", ""), limit=limit,
+            declared=self._declared(),
+        )  # fmt: skip
         page = await self.platform.ledger.inventory(asked, now)
         return InventoryList(certificates=[inventory_row(found, now) for found in page.found], next=page.next)
 
     async def find(self, _: Caller, request: Request, __: None) -> InventoryRow:
         """Show one certificate of the inventory by the SHA-256 of its DER."""
         wanted, now = request.path_params["fingerprint"][:64].lower(), self.platform.clock.now()
-        found = await self.platform.ledger.in_inventory(wanted, now)
+        found = await self.platform.ledger.in_inventory(wanted, now, self._declared())
         if found is None:
             raise Refused(Refusal(Reason.NOT_FOUND, {"fingerprint": wanted}))
         return inventory_row(found, now, certificate=True)
@@ -93,10 +94,21 @@ class Inventory:
         return ImportAnswer(imported=rows, known=len(records) - len(rows))
 
     async def own(self, _: Caller, __: Request, body: OwnerRequest) -> Nothing:
-        """Say who looks after the certificates of a name."""
+        """Say who looks after the certificates of a name of which the world file says nothing."""
         self.platform.trust_domain.id(body.name)
+        if declared := self._declared().get(body.name):
+            raise BadInput(
+                f"the world file says that {declared} looks after {body.name!r}",
+                key="owner",
+                hint="change it there: workloads, 'owner'",
+            )
         await self.platform.ledger.own(body.name, body.owner)
         return Nothing()
+
+    def _declared(self) -> dict[str, str]:
+        """Give the owners that the world names, by the workload's name."""
+        workloads = self.platform.slices.world.workloads
+        return {name: workload.owner for name, workload in workloads.items() if workload.owner}
 
 
 def watched(der: bytes, owner: str, requester: str, now: datetime) -> WatchedRecord:

@@ -5,17 +5,14 @@ One canonical line for each event. Following the ledger rather than its writers,
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
-import structlog
-
+from handfast.app.logs import Fields, tell
 from handfast.app.server.metrics import Metrics
-from handfast.base.events import Event
-from handfast.io.encoding import to_plain
+from handfast.io.encoding import decode, decode_event, encode
 from handfast.io.ledger import SqlLedger
 
-_log = structlog.get_logger("handfast")
-PAGE = 500
+PAGE = 100  # events of 64 KiB at most, which go into the log at once
 
 
 class Journal:
@@ -33,17 +30,18 @@ class Journal:
 
     async def catch_up(self) -> None:
         """Tell of what is new."""
-        while page := await self._ledger.page(self._told, PAGE):
-            log = _log.bind()  # once a page: the proxy would make a logger for each line
-            for seq, event in page:
-                self._tell(event, log)
-                self._told = seq
+        while page := await self._ledger.bodies(self._told, PAGE):
+            events = [decode_event(body) for _, body in page]
+            tell(_fields(body) for _, body in page)
+            for event in events:
+                self._metrics.count(event)
+            self._told, _ = page[-1]
 
-    def _tell(self, event: Event, log: structlog.typing.FilteringBoundLogger) -> None:
-        plain = to_plain(event)
-        log.info(event.kind, **{name: _short(value) for name, value in plain.items() if value})
-        self._metrics.count(event)
+
+def _fields(body: bytes) -> Fields:
+    plain: Any = decode(body)
+    return {name: _short(value) for name, value in plain.items() if value} | {"event": plain["kind"]}
 
 
 def _short(value: object) -> object:
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, dict | list) else value
+    return encode(value).decode() if isinstance(value, dict | list) else value

@@ -17,6 +17,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=512, description="An identit
 DnsName = Annotated[str, Meta(min_length=1, max_length=253)]
 Csr = Annotated[str, Meta(max_length=16384, description="PKCS#10, PEM")]
 Text = Annotated[str, Meta(max_length=1024)]
+Serial = Annotated[str, Meta(pattern=f"^[0-9a-f]{{1,40}}{_END}")]
 
 
 class Message(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -130,6 +131,21 @@ class AgentRow(Message):
     findings: list[dict[str, Any]]
 
 
+class PartnerRow(Message):
+    """An authority of somebody else. ``ends`` is when the first of its CAs ends, ``lists_until`` when the first list grows old.
+
+    ``revocation`` is how it is learned what it revoked: ``crl``, ``ocsp``, or empty. ``fault`` is the reason why it does not count, or
+    not fully.
+    """
+
+    name: str
+    hosts: list[str]
+    ends: datetime
+    revocation: str
+    lists_until: datetime | None = None
+    fault: str = ""
+
+
 class StatusAnswer(Message):
     """The platform at a glance."""
 
@@ -143,6 +159,7 @@ class StatusAnswer(Message):
     next_name: str
     hosts: list[dict[str, Any]]
     agents: list[AgentRow]
+    partners: list[PartnerRow] = []
 
 
 class JoinRequest(Message):
@@ -166,6 +183,18 @@ class HostCertificateRequest(Message):
     csr: Csr
 
 
+class HostCertificateAnswer(CertificateAnswer):
+    """The server certificate of a host. ``staple`` is an OCSP response (DER, base64) for it; empty where none could be made."""
+
+    staple: bytes = b""
+
+
+class StapleAnswer(Message):
+    """What is known of a certificate: an OCSP response (DER, base64), which whoever gets it has to verify."""
+
+    response: bytes
+
+
 class TrafficRow(Message):
     """How many requests of one kind were decided, since the last report. ``code`` is empty for allowed ones."""
 
@@ -177,16 +206,24 @@ class TrafficRow(Message):
     count: Annotated[int, Meta(ge=0)]
 
 
+ReportedEvent = Annotated[
+    msgspec.Raw, Meta(extra_json_schema={"type": "object", "description": "As in the events' reference"})
+]
+"""An event's JSON as the agent wrote it: it is read once, by what bounds and checks it."""
+
+
 class AgentReport(Message):
     """What an agent has to tell: the slice that Envoy acknowledged and what is wrong now, events, traffic.
 
-    Without ``acknowledged`` the report says nothing of the agent's state, and its findings do not count.
+    Without ``acknowledged`` the report says nothing of the agent's state, and its findings do not count. ``serving`` are serials
+    of host certificates that Envoy has taken since the last report: of each host the newest.
     """
 
     acknowledged: Annotated[str, Meta(max_length=64)] | None = None
     findings: Annotated[list[dict[str, Any]], Meta(max_length=100)] = []
-    events: Annotated[list[dict[str, Any]], Meta(max_length=1000)] = []
+    events: Annotated[list[ReportedEvent], Meta(max_length=1000)] = []
     traffic: Annotated[list[TrafficRow], Meta(max_length=1000)] = []
+    serving: Annotated[list[Serial], Meta(max_length=100)] = []
 
 
 class TokenAnswer(Message):

@@ -47,7 +47,7 @@ class Metrics:
         """Count what an event tells of."""
         match event:
             case HandshakeRefused():
-                self._handshakes.labels(event.gateway, event.reason.value).inc()
+                self._handshakes.labels(event.gateway, event.reason.value).inc(1 + event.more)
             case ConnectionEnded():
                 self._handshakes.labels(event.gateway, "ok").inc()
             case CertificateIssued():

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from handfast.access.authority import ForeignAuthority
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
+from handfast.app.server.messages import PartnerRow
 from handfast.app.server.slices import Slices
 from handfast.base.events import FindingRaised
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
+from handfast.base.windows import from_unix
 from handfast.io.foreign_status import ForeignStatus
 from handfast.io.generations import Generations
 from handfast.io.ids import new_event_id
 from handfast.io.ledger import SqlLedger
+from handfast.io.ledger.lists import SharedLists
 from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
 from handfast.trust.foreign import ended
+from handfast.trust.foreign_crl import RevocationList
 
 DIRECTORY = "partners"
 
@@ -30,14 +36,20 @@ class PartnerSlices(Slices):
     _world: World
 
     def __init__(
-        self, directory: Path, authorities: Generations, ledger: SqlLedger, rotations: Rotations, clock: Clock
+        self,
+        directory: Path,
+        authorities: Generations,
+        ledger: SqlLedger,
+        rotations: Rotations,
+        clock: Clock,
+        shared: SharedLists | None = None,
     ) -> None:
-        """Keep lists in ``directory``."""
+        """Keep lists in ``directory``; ``shared`` is where other servers find our own."""
         self._status = ForeignStatus(directory / DIRECTORY)
         self._stirred = asyncio.Event()
         self._told: dict[str, Refusal] = {}
         self._followed = 0
-        super().__init__(authorities, ledger, rotations, clock)
+        super().__init__(authorities, ledger, rotations, clock, shared)
 
     @property
     def world(self) -> World:
@@ -88,10 +100,14 @@ class PartnerSlices(Slices):
             stirred.cancel()
             due.cancel()
 
+    def faults(self, now: datetime) -> dict[str, Refusal]:
+        """Give what is wrong with authorities of others, by name."""
+        return _ended(self.world, now) | self._status.faults(now)
+
     async def _tell(self) -> None:
         """Raise a finding for each authority whose list cannot be used, once for each fault."""
         now = self._clock.now()
-        faults = _ended(self.world, now) | self._status.faults(now)
+        faults = self.faults(now)
         fresh = {name: fault for name, fault in faults.items() if self._told.get(name) != fault}
         self._told = faults
         found = [
@@ -112,3 +128,20 @@ def _ended(world: World, now: datetime) -> dict[str, Refusal]:
     """Say which authorities have a CA that does not count now: TLS refuses whatever it issued."""
     whys = {name: ended(one.cas, now) for name, one in world.authorities.items()}
     return {name: Refusal(Reason.CHAIN_ISSUER_EXPIRED, {"ca": why}) for name, why in whys.items() if why}
+
+
+def partner_rows(world: World, faults: Mapping[str, Refusal]) -> list[PartnerRow]:
+    """Give the authorities of others with the next date of each."""
+    return [_row(one, world.lists.get(name, ()), faults.get(name)) for name, one in sorted(world.authorities.items())]
+
+
+def _row(authority: ForeignAuthority, lists: Sequence[RevocationList], fault: Refusal | None) -> PartnerRow:
+    revocation = authority.revocation
+    return PartnerRow(
+        name=authority.name,
+        hosts=sorted(authority.hosts),
+        ends=min(ca.window.not_after for ca in authority.cas),
+        revocation="" if revocation is None else "ocsp" if revocation.ocsp else "crl",
+        lists_until=from_unix(min(one.until for one in lists)) if lists else None,
+        fault=fault.reason.value if fault else "",
+    )

@@ -9,12 +9,14 @@ from handfast.app.server.journal import Journal
 from handfast.app.server.metrics import Metrics
 from handfast.app.server.rotation import Rotation
 from handfast.app.server.slices import Slices
+from handfast.app.server.standings import PartnerStandings
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import Authority
 from handfast.io.generations import Generations
 from handfast.io.issuance import Issuance
 from handfast.io.ledger import SqlLedger
 from handfast.io.ports import Clock
+from handfast.io.responders import Responders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,9 @@ class Platform:
     journal: Journal
     metrics: Metrics
     slices: Slices
+    standings: PartnerStandings
     acme: AcmeTools
+    responders: Responders
 
     @property
     def authority(self) -> Authority:

@@ -7,28 +7,34 @@ Which step is next, and who holds it up, is decided in `handfast.trust.rotation`
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from handfast.app.server.callers import AGENT_PREFIX, Caller, Role
+from handfast.app.server.messages import GATEWAY_NAME
 from handfast.app.server.slices import Slices
 from handfast.base.events import CertificateRevoked, Event, FindingRaised, RotationStepped
 from handfast.base.reasons import Reason
 from handfast.base.refusal import HandfastError, Refusal, Refused, Unavailable, require
 from handfast.io.generations import Generations
 from handfast.io.ids import new_event_id
+from handfast.io.issuance import IssuedCertificate
 from handfast.io.ledger import SqlLedger
 from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
+from handfast.io.sharing import Sharing
 from handfast.io.topic import Topic
+from handfast.io.waiting import first_of
 from handfast.trust import rotation
-from handfast.trust.facts import CertificateFacts
+from handfast.trust.facts import CertificateFacts, pem
 from handfast.trust.revocation import RevocationReason
-from handfast.trust.rotation import NO_LEAVES, SETTLE, Facts, Generation, Leaves, Outlook, Stage, Step, Verb
+from handfast.trust.rotation import NO_LEAVES, PACE, Facts, Generation, Leaves, Outlook, Pace, Stage, Step, Verb
 
-EVERY_S = 5.0
 RENEWED_FOR = timedelta(minutes=1)
 """How long a new certificate has to be there before the compromised one of the same name counts as replaced."""
 
@@ -36,20 +42,35 @@ ITSELF = "server: a third of the issuing authority's life was left"
 SOURCE = "server"
 
 _log = structlog.get_logger("handfast")
+_T = TypeVar("_T")
 
 
 class Rotation:
-    """Rotates the authorities of one trust domain. Several servers may do so over one ledger."""
+    """Rotates the authorities of one trust domain. Several servers may do so over one ledger.
+
+    ``sharing`` is there where generations travel between them by the ledger.
+    """
 
     def __init__(
-        self, authorities: Generations, rotations: Rotations, slices: Slices, ledger: SqlLedger, clock: Clock
+        self,
+        authorities: Generations,
+        rotations: Rotations,
+        slices: Slices,
+        ledger: SqlLedger,
+        clock: Clock,
+        sharing: Sharing | None = None,
+        pace: Pace = PACE,
     ) -> None:
         """Know nothing yet; `recall` does."""
+        self._pace = pace
         self._authorities, self._rotations, self._slices = authorities, rotations, slices
-        self._ledger, self._clock = ledger, clock
+        self._ledger, self._clock, self._sharing = ledger, clock, sharing
+        self._begun: set[int] = set()
+        self._news = asyncio.Event()
         self.settled: Topic[rotation.Generations] = Topic(())
         self.fault = ""
         self._in_use: dict[str, datetime] = {}
+        self._seen: dict[str, datetime] = {}
         self._alone = asyncio.Lock()
 
     @property
@@ -63,11 +84,14 @@ class Rotation:
         Raises:
             BadInput: a file that is needed cannot be used.
         """
+        await self._note_seen()
         rows = await self._rotations.generations()
         if not rows:
             await self._rotations.save((), self._authorities.first(self._clock.now()))
             rows = await self._rotations.generations()
         if rows != self.settled.value or rows != self.rows:
+            if self._sharing:
+                await self._sharing.bring(rows)
             self._authorities.settle(rows)
             await self._slices.refresh()
             self.settled.publish(rows)
@@ -75,8 +99,14 @@ class Rotation:
     async def follow(self) -> None:
         """Go on every few seconds, for ever."""
         while True:
+            self._news.clear()
             await self.go_on()
-            await self._clock.sleep(EVERY_S)
+            await first_of(self._news.wait(), self._clock.sleep(self._pace.every_s))
+
+    async def heard(self) -> None:
+        """Look whether another server has taken a step, and let `follow` go on at once where it has."""
+        if await self._rotations.generations() != self.rows:
+            self._news.set()
 
     async def go_on(self, requester: str = SOURCE) -> None:
         """Take every step that is safe now. What stands in the way is a finding, told once."""
@@ -153,6 +183,27 @@ class Rotation:
             self._in_use[name] = max(held.window.not_before, self._in_use.get(name, held.window.not_before))
         return caller
 
+    async def issued(self, one: IssuedCertificate) -> None:
+        """Keep that a leaf came with the root that is just being published. Its holder has no reason to ask for another one."""
+        new = rotation.coming(self.rows)
+        if new is None or new.stage is not Stage.PUBLISHED or new.root == rotation.issuing(self.rows).root:
+            return
+        above, early = self._authorities.by_issuer(new.issuer), one.event.at < new.since + 2 * self._pace.settle
+        if above and early and pem(above.root_der) in one.bundle_pem:
+            await self._rotations.note_aware(one.serial, new.number, one.event.not_after, self._clock.now())
+
+    def used(self, serial: str) -> None:
+        """Remember that a leaf was seen in use: it is written down before anything is decided by it."""
+        self._seen[serial] = self._clock.now()
+
+    async def renewed(self, serial: str, ends: datetime, successor: str) -> None:
+        """Keep that whoever holds the leaf ``serial`` was given another one. The old one counts until the new one was `used`."""
+        await self._rotations.note_successor(successor, serial, ends, self._clock.now())
+
+    async def serves(self, agent: str, serials: Collection[str]) -> None:
+        """Take an agent's word for the host certificates that its Envoy has taken: those that they replace count no more."""
+        await self._rotations.note_served(f"{GATEWAY_NAME}{agent}", serials, self._clock.now())
+
     async def replaced(self, leaf: CertificateFacts) -> None:
         """Take the word of a leaf's only holder that it uses another one by now."""
         await self._rotations.note_replaced(leaf.serial, leaf.window.not_after, self._clock.now())
@@ -184,16 +235,25 @@ class Rotation:
         stuck.set(1 if self.fault else 0)
         return generate_latest(registry)
 
+    async def _note_seen(self) -> None:
+        seen, self._seen = self._seen, {}
+        try:
+            await self._rotations.note_seen(seen, self._pace.settle)
+        except Unavailable:
+            self._seen = seen | self._seen
+            raise
+
     # One step
 
     async def _begin(self, *, root: bool, compromised: bool, requester: str) -> None:
         after = require(rotation.begin(self.rows, self._clock.now(), root=root, compromised=compromised))
         new = rotation.coming(after)
         assert new
-        if new not in self.rows and new.root != new.number:
-            self._authorities.check_root(new.root)
+        if new not in self.rows:
+            await self._aside(new.root, partial(self._authorities.check_root, new.root))
         if not await self._rotations.save(self.rows, after, [self._event("begin", new, requester)]):
             raise Unavailable("another server began a rotation at the same time", hint="see 'handfast ca status'")
+        self._begun.add(new.number)
         await self.recall()
 
     async def _take_now(self, step: Step, requester: str, stranded: int = 0) -> None:
@@ -206,8 +266,15 @@ class Rotation:
         """Take a step: files first, then the ledger, then what follows from it. Tell whether nobody else was faster."""
         before, now = self.rows, self._clock.now()
         one = rotation.by_number(before, step.number)
+        if (
+            step.verb is Verb.MAKE
+            and self._sharing
+            and one.number not in self._begun
+            and now < one.since + self._pace.settle
+        ):
+            return False  # who began it makes it: the root's key may be there alone
         if step.verb is Verb.MAKE:
-            after = self._authorities.make(one, before, now)
+            after = await self._aside(one.root, partial(self._authorities.make, one, before, now))
         else:
             after = rotation.taken(before, step, now)
         if step.verb is Verb.PUBLISH:
@@ -215,11 +282,17 @@ class Rotation:
             self._authorities.settle(after)
         if step.verb is Verb.RETIRE and one.compromised:
             await self._revoke_all(one, requester)
-        saved = await self._rotations.save(before, after, [self._event(step.verb.value, one, requester, stranded)])
+        shared = await self._sharing.steps(before, after) if self._sharing else ()
+        event = self._event(step.verb.value, one, requester, stranded)
+        saved = await self._rotations.save(before, after, [event], shared)
         if saved and step.verb in {Verb.SWITCH, Verb.BACK}:
             await self._rotations.forget_slices(step.number)
         await self.recall()
         return saved
+
+    async def _aside(self, root: int, work: Callable[[], _T]) -> _T:
+        """Do what a root's key is needed for. A token may let us wait for it: nobody else waits with us then."""
+        return await asyncio.to_thread(work) if self._authorities.in_token(root) else work()
 
     async def _revoke_all(self, gone: Generation, requester: str) -> None:
         """Revoke what is left of a compromised CA: gateways and services that know no list of its root refuse it by this."""
@@ -270,12 +343,14 @@ class Rotation:
             if one.stage is Stage.RETIRING:
                 dependent[one.number] = await self._dependent(one, now)
         if new is None or new.stage is not Stage.PUBLISHED:
-            return rotation.outlook(rows, Facts(now=now, dependent=dependent))
+            return rotation.outlook(rows, Facts(now=now, pace=self._pace, dependent=dependent))
         agents = await self._rotations.agents_seen(new.number)
         unaware = NO_LEAVES
         if new.root != rotation.issuing(rows).root:
-            unaware = await self._rotations.leaves_from_before(new.since + SETTLE, now, self._in_use)
-        return rotation.outlook(rows, Facts(now=now, agents=agents, unaware=unaware, dependent=dependent))
+            settled = new.since + self._pace.settle
+            unaware = await self._rotations.leaves_from_before(settled, new.number, now, self._in_use)
+        facts = Facts(now=now, pace=self._pace, agents=agents, unaware=unaware, dependent=dependent)
+        return rotation.outlook(rows, facts)
 
     async def _dependent(self, one: Generation, now: datetime) -> Leaves:
         if not one.compromised:

@@ -14,6 +14,7 @@ from handfast.app.server.rotation_messages import (
     AuthoritiesAnswer,
     GenerationRow,
     HeldBy,
+    HolderRow,
     RotationForce,
     RotationRequest,
     WaitingRow,
@@ -111,4 +112,8 @@ def _waiting(one: Waiting) -> WaitingRow:
         names=list(one.leaves.names),
         leaves_until=one.leaves.until,
         not_before=one.until,
+        holders=[
+            HolderRow(name=holder.name, leaves=holder.count, until=holder.until, renewed=holder.renewed)
+            for holder in one.leaves.holders
+        ],
     )

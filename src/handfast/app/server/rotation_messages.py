@@ -46,8 +46,17 @@ class HeldBy(Message):
     last_seen: datetime
 
 
+class HolderRow(Message):
+    """Who holds live leaves: how many, the end of the last, and of how many the holder got a successor that it was not seen to use."""
+
+    name: str
+    leaves: int
+    until: datetime
+    renewed: int
+
+
 class WaitingRow(Message):
-    """A step that waits. ``strands`` is how many would be cut off by it now; ``names`` are some of the leaves' names."""
+    """A step that waits. ``strands`` is how many would be cut off by it now; ``holders`` are some who hold the leaves."""
 
     step: str
     generation: int
@@ -57,6 +66,7 @@ class WaitingRow(Message):
     names: list[str]
     leaves_until: datetime | None
     not_before: datetime | None
+    holders: list[HolderRow]
 
 
 class AuthoritiesAnswer(Message):

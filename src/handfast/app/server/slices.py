@@ -10,16 +10,19 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from handfast.access.slice import document_of, make_slice
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
+from handfast.base.refusal import Refusal
 from handfast.io.authorities import Authority
 from handfast.io.generations import Generations
 from handfast.io.ledger import RevokedCertificate, SqlLedger
+from handfast.io.ledger.lists import SharedLists
 from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
+from handfast.io.slice_lists import SliceLists
 from handfast.io.topic import Topic
 from handfast.trust.facts import pem
 from handfast.trust.revocation import RevocationReason, Revoked
@@ -39,8 +42,19 @@ class PreparedSlice:
 class Slices:
     """Keeps the current slice. One for all agents, as each host may be served by each gateway for now."""
 
-    def __init__(self, authorities: Generations, ledger: SqlLedger, rotations: Rotations, clock: Clock) -> None:
-        """Make nothing yet; `refresh` does. ``rotations`` keeps which slices contain an authority that is to come."""
+    def __init__(
+        self,
+        authorities: Generations,
+        ledger: SqlLedger,
+        rotations: Rotations,
+        clock: Clock,
+        shared: SharedLists | None = None,
+    ) -> None:
+        """Make nothing yet; `refresh` does. ``rotations`` keeps which slices contain an authority that is to come.
+
+        ``shared`` is where other servers find the revocation lists.
+        """
+        self._lists = SliceLists(lambda: ledger.next_counter("crl"), shared)
         self._authorities, self._ledger, self._rotations, self._clock = authorities, ledger, rotations, clock
         self.current: Topic[PreparedSlice | None] = Topic(None)
         self.world = World(authorities.trust_domain)
@@ -52,6 +66,7 @@ class Slices:
         latest = await self._ledger.latest_revision()
         if latest and latest.number != self.revision:
             self.world, self.revision = parse_world(latest.document), latest.number
+        seen = self._ledger.changes.value  # before what is revoked is read: a list of this revision has all of it
         revoked = await self._ledger.revoked_live(self._clock.now())
         self.denied = frozenset(one.fingerprint for one in revoked if one.fingerprint)
         rows, delivered = self._authorities.rows, self._authorities.delivered
@@ -61,7 +76,7 @@ class Slices:
             world=self.world,
             roots=roots,
             issuers=(*(one.chain_pem for one in delivered), *roots),
-            crls=await self._crls(revoked, delivered, self._authorities.root_crls()),
+            crls=await self._crls(revoked, delivered, seen),
             denied=tuple(self.denied),
         )
         if (new := coming(rows)) and new.stage is Stage.PUBLISHED:
@@ -69,14 +84,18 @@ class Slices:
         self.current.publish(PreparedSlice(slice_.digest, json.dumps(document_of(slice_)).encode()))
 
     async def _crls(
-        self, revoked: Sequence[RevokedCertificate], delivered: Sequence[Authority], root_crls: tuple[str, ...]
+        self, revoked: Sequence[RevokedCertificate], delivered: Sequence[Authority], revision: int
     ) -> tuple[str, ...]:
         """Give a list for every CA in any chain, or none while nothing is revoked: lists cost at each handshake."""
         now = self._clock.now()
         if not revoked and not self._authorities.revoked(now):
             return ()
-        number = await self._ledger.next_counter("crl")
-        return (*root_crls, *[await one.crl(_listed(revoked, one), number, now) for one in delivered])
+        above = self._authorities.root_crls()
+        return (*above, *[await self._lists.list_of(one, _listed(revoked, one), revision, now) for one in delivered])
+
+    def faults(self, _: datetime) -> dict[str, Refusal]:
+        """Give what is wrong with authorities of others, by name: none is looked after here."""
+        return {}
 
     async def keep_fresh(self) -> None:
         """Follow the ledger's changes, and refresh hourly so that no CRL grows old."""

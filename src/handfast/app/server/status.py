@@ -8,11 +8,10 @@ is served is signed, and nobody is asked who they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 from cryptography import x509
@@ -23,19 +22,22 @@ from handfast.app.server.platform import Platform
 from handfast.app.server.status_pages import Fixed, Pages, Sources, fixed_certificate, fixed_list
 from handfast.base.refusal import HandfastError, Refused, Unavailable
 from handfast.io.authorities import Authority
+from handfast.io.authority_files import is_list_of
+from handfast.io.ca_responder import CaResponder
 from handfast.io.database import Database
 from handfast.io.files import private_directory
 from handfast.io.generations import Generations
-from handfast.io.issuance import Issuance
+from handfast.io.ledger.lists import SharedLists
+from handfast.io.ledger.rotation import Rotations
 from handfast.io.ledger.status import StatusTable
 from handfast.io.lists import Published, RevocationLists
 from handfast.io.ports import Clock
 from handfast.io.responder import Responder
-from handfast.io.sealed import Passphrase
+from handfast.io.waiting import first_of
 from handfast.sdk.front import Front
 from handfast.sdk.limits import Limits
-from handfast.trust.addresses import StatusSite, crl_path, issuer_path
-from handfast.trust.facts import facts, load
+from handfast.trust.addresses import StatusSite, crl_above, crl_path, issuer_above, issuer_path
+from handfast.trust.facts import facts
 from handfast.trust.ocsp import OcspRequest
 from handfast.trust.rotation import Stage
 
@@ -105,12 +107,19 @@ class Status:
         config: StatusConfig,
         database: Database,
         directory: Path,
-        passphrase: Passphrase | None,
     ) -> None:
         """Keep what it needs; nothing is served yet."""
-        self._platform, self._config, self._passphrase = platform, config, passphrase
+        self._platform, self._config = platform, config
         self._table, self._directory = StatusTable(database), directory
+        self._shared = SharedLists(database) if database.has_others else None
         self._issuers: dict[str, _Issuer] = {}
+        self._for_cas = CaResponder(
+            platform.authorities,
+            Rotations(database).generations,
+            platform.clock,
+            lambda: platform.ledger.changes.value,
+            platform.responders.passphrase,
+        )
         self._fixed: dict[str, Fixed] = {}
         self._counts = _Counts(platform.metrics.registry)
         sources = Sources(self._fixed.get, self._listed, self._responder, self._counts.answered, platform.clock)
@@ -151,7 +160,9 @@ class Status:
             seen, rows = changes.value, settled.value  # before, so that what comes meanwhile is not slept through
             await self._refresh()
             wait = max((self._due() - self._platform.clock.now()).total_seconds(), _LEAST_WAIT_S)
-            await _first(changes.wait_for_change(seen), settled.wait_for_change(rows), self._platform.clock.sleep(wait))
+            await first_of(
+                changes.wait_for_change(seen), settled.wait_for_change(rows), self._platform.clock.sleep(wait)
+            )
 
     async def _refresh(self) -> None:
         authorities = self._platform.authorities
@@ -163,7 +174,8 @@ class Status:
             # Lists first: they can be made where no certificate can be issued any more.
             await issuer.lists.refresh()
             await issuer.responder.ensure()
-        self._fixed.update(root_lists(authorities.root_crls(), authorities.roots))
+        self._fixed.update(above_lists(authorities))
+        self._for_cas.refresh()
         self._counts.lists(self._published())
 
     def _due(self) -> datetime:
@@ -193,18 +205,10 @@ class Status:
             lambda: platform.ledger.next_counter("crl"),
             shards,
             tuple(await self._table.urls()),
-        )
-        responder = Responder(
-            authority,
-            Issuance(authority, platform.ledger, platform.clock),
-            self._table,
-            platform.clock,
-            self._directory / f"ocsp-{key_id}.pem",
+            self._shared,
             lambda: platform.ledger.changes.value,
-            self._passphrase,
-            platform.rotation.replaced,
         )
-        return _Issuer(lists, responder)
+        return _Issuer(lists, platform.responders.of(authority))
 
     def _listed(self, path: str) -> Published | None:
         return next((found for one in self._issuers.values() if (found := one.lists.published.get(path))), None)
@@ -212,18 +216,9 @@ class Status:
     def _published(self) -> Iterator[Published]:
         return (found for one in self._issuers.values() for found in one.lists.published.values())
 
-    def _responder(self, asked: OcspRequest) -> Responder | None:
-        return next((one.responder for one in self._issuers.values() if one.responder.answers_for(asked)), None)
-
-
-async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait for one of several things."""
-    tasks = [asyncio.create_task(one) for one in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+    def _responder(self, asked: OcspRequest) -> Responder | CaResponder | None:
+        every: tuple[Responder | CaResponder, ...] = (*(one.responder for one in self._issuers.values()), self._for_cas)
+        return next((one for one in every if one.answers_for(asked)), None)
 
 
 class _Counts:
@@ -249,16 +244,20 @@ class _Counts:
 
 
 def certificates(authority: Authority) -> dict[str, Fixed]:
-    """Give the certificates of an issuer and its root, by path."""
-    ders = (authority.root_der, authority.issuing_der)
-    return {issuer_path((seen := facts(der)).ski): fixed_certificate(der, seen.window.not_before) for der in ders}
+    """Give the certificates of an issuer and of all above it, by path."""
+    ders = (authority.root_der, *authority.between, authority.issuing_der)
+    made = {issuer_path((seen := facts(der)).ski): fixed_certificate(der, seen.window.not_before) for der in ders}
+    made[issuer_above(authority.issuer_facts.key_id.hex())] = made[issuer_path(facts(authority.above).ski)]
+    return made
 
 
-def root_lists(texts: Iterable[str], roots: Iterable[bytes]) -> dict[str, Fixed]:
-    """Give the roots' own lists, by path."""
-    key_ids = {load(der).subject: facts(der).ski for der in roots}
-    listed = map(x509.load_pem_x509_crl, (text.encode() for text in texts))
-    return {
-        crl_path(key_ids[one.issuer], 0): fixed_list(one.public_bytes(Encoding.DER), one.last_update_utc)
-        for one in listed
-    }
+def above_lists(authorities: Generations) -> dict[str, Fixed]:
+    """Give the lists of all CAs above those that issue, by path: by their own key identifier, and by that of each CA below."""
+    cas = (*authorities.roots, *(der for one in authorities.delivered for der in one.between))
+    made: dict[str, Fixed] = {}
+    for one in map(x509.load_pem_x509_crl, (text.encode() for text in authorities.root_crls())):
+        listed = fixed_list(one.public_bytes(Encoding.DER), one.last_update_utc)
+        der = next(der for der in cas if is_list_of(one, der))
+        made[crl_path(facts(der).ski, 0)] = listed
+        made.update({crl_above(key_id): listed for key_id in authorities.issued_by(der)})
+    return made

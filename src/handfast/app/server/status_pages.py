@@ -23,9 +23,11 @@ from starlette.types import Receive, Scope, Send
 
 from handfast.base.refusal import BadInput, HandfastError
 from handfast.base.windows import whole_second
+from handfast.io.answers import Answer
+from handfast.io.ca_responder import CaResponder
 from handfast.io.lists import Published
 from handfast.io.ports import Clock
-from handfast.io.responder import Answer, Responder
+from handfast.io.responder import Responder
 from handfast.sdk.front import App
 from handfast.trust.facts import fingerprint
 from handfast.trust.ocsp import MAX_REQUEST_BYTES, OcspError, OcspRequest, failure, parse_request
@@ -58,7 +60,7 @@ class Sources:
 
     fixed: Callable[[str], Fixed | None]
     listed: Callable[[str], Published | None]
-    responder: Callable[[OcspRequest], Responder | None]
+    responder: Callable[[OcspRequest], Responder | CaResponder | None]
     count: Callable[[str], None]
     clock: Clock
 

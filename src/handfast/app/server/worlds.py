@@ -22,6 +22,7 @@ from handfast.app.server.callers import EVERYONE, OPERATORS, Caller
 from handfast.app.server.certificates import NEWEST, bounded_number
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import AuthorityAnswer, StatusAnswer, WorldAnswer
+from handfast.app.server.partners import partner_rows
 from handfast.app.server.platform import Platform
 from handfast.base.events import WorldApplied
 from handfast.base.reasons import Reason
@@ -140,6 +141,7 @@ class Worlds:
             next_name=counts.soonest_name,
             hosts=[_host(world_host) for world_host in platform.slices.world.hosts.values()],
             agents=await agent_rows(platform),
+            partners=partner_rows(platform.slices.world, platform.slices.faults(now)),
         )
 
 

@@ -29,7 +29,10 @@ COLUMNS = (
     "recorded_at, revoked_at, revocation_reason"
 )
 _SELECT = f"select {COLUMNS} from certificates"  # noqa: S608 - names of ours
+_INTEND = f"insert into certificates ({COLUMNS}) values ({placeholders(15)})"  # noqa: S608 - names of ours
 _STATE = "update certificates set state = $2"
+_ISSUE = f"{_STATE}, der = $3, fingerprint = $4 where serial = $1 and state = $5"
+_FAIL = f"{_STATE} where serial = $1 and state = $3"
 _REFUSED = "select 1 from refused_keys where sha256 = $1 and sha256 <> ''"
 
 
@@ -83,10 +86,9 @@ class Certificates(Events):
         Refused are a serial that is taken, and a key that was revoked as compromised: here, in the unit that every issuance
         begins with, so that no way to a certificate leads around it.
         """
-        sql = f"insert into certificates ({COLUMNS}) values ({placeholders(15)})"  # noqa: S608 - names of ours
         key = key_digest(record.tbs)
         try:
-            await self._db.write(step(_REFUSED, key, expect=0), step(sql, *_intent(record)))
+            await self._db.write(step(_REFUSED, key, expect=0), step(_INTEND, *_intent(record)))
         except Conflict:
             if await self._db.fetch(_REFUSED, key):
                 return Refusal(Reason.ISSUANCE_KEY_COMPROMISED, {"key_sha256": key})
@@ -101,7 +103,7 @@ class Certificates(Events):
             Refused: there is no such intent, or it was revoked or given up meanwhile. Do not deliver the certificate.
         """
         update = step(
-            f"{_STATE}, der = $3, fingerprint = $4 where serial = $1 and state = $5",
+            _ISSUE,
             serial,
             CertificateState.ISSUED.value,
             der,
@@ -123,7 +125,7 @@ class Certificates(Events):
             Refused: there is no such intent, or a certificate was issued from it.
         """
         update = step(
-            f"{_STATE} where serial = $1 and state = $3",
+            _FAIL,
             serial,
             CertificateState.FAILED.value,
             CertificateState.INTENDED.value,

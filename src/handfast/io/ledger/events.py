@@ -22,7 +22,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _GENERATION = "generation"
 
-_INSERT = "insert into events (id, kind, at, body) values ($1, $2, $3, $4)"
+_INSERT = "insert into events (id, kind, at, body) values ($1, $2, $3, $4) returning seq"
+_INSERT_NEW = (
+    "insert into events (id, kind, at, body) values ($1, $2, $3, $4) on conflict (id) do nothing returning seq"
+)
+_BODIES = "select seq, body from events where seq > $1 order by seq limit $2"
 _COUNT = """insert into meta (key, value) values ($1, '1')
     on conflict (key) do update set value = cast(cast(meta.value as bigint) + 1 as text)
     returning cast(value as bigint)"""
@@ -80,7 +84,7 @@ class Events:
             raise BadInput(f"more than {MAX_BATCH} events at once", hint="send them in several requests")
         if not events:
             return []
-        steps = [_insert(event, "on conflict (id) do nothing") for event in events]
+        steps = [_insert(event, _INSERT_NEW) for event in events]
         results = await self._db.write(*steps, then=self._announce_events)
         return [event for event, result in zip(events, results, strict=True) if result.count]
 
@@ -93,6 +97,15 @@ class Events:
         where, names = _of_kinds(kinds, first=3)
         sql = f"select seq, body from events where seq > $1 {where} order by seq limit $2"  # noqa: S608 - placeholders
         return [_event(row) for row in await self._db.fetch(sql, after, bounded(limit), *names)]
+
+    async def bodies(self, after: int, limit: int = MAX_BATCH) -> list[tuple[int, bytes]]:
+        """Give the events after seq ``after`` as `page` does, each as the JSON that was written.
+
+        Raises:
+            BadInput: the limit is not from 1 to 1000.
+        """
+        rows = await self._db.fetch(_BODIES, after, bounded(limit))
+        return [(seq, body.encode()) for seq, body in rows]
 
     async def recent(
         self, limit: int = 100, kinds: Collection[str] = (), before: int | None = None
@@ -136,9 +149,8 @@ class Events:
         topic.publish(max([topic.value, *(row[0] for row in rows)]))
 
 
-def _insert(event: Event, on_conflict: str = "") -> Step:
-    body = encode_event(event).decode()
-    return step(f"{_INSERT} {on_conflict} returning seq", event.id, event.kind, to_micros(event.at), body)
+def _insert(event: Event, sql: str = _INSERT) -> Step:
+    return step(sql, event.id, event.kind, to_micros(event.at), encode_event(event).decode())
 
 
 def _of_kinds(kinds: Collection[str], first: int) -> tuple[str, list[str]]:

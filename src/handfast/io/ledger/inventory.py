@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import merge
 
@@ -60,7 +60,8 @@ class InventoryQuery:
     """What to look for; empty means any.
 
     ``name`` may end with ``*``. ``state`` is one of `CertificateState`, where ``issued`` means not expired, or ``expired``, or
-    ``watched``. ``serial`` is the beginning of one. ``after`` is the page before's `InventoryPage.next`.
+    ``watched``. ``serial`` is the beginning of one. ``after`` is the page before's `InventoryPage.next`. ``declared`` is who looks
+    after which name as the world file says; that wins over what `Inventory.own` kept.
     """
 
     name: str = ""
@@ -72,6 +73,7 @@ class InventoryQuery:
     expiring_before: datetime | None = None
     after: str = ""
     limit: int = 100
+    declared: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Inventory(Events):
         It is passed over where it was issued here, and where `MOST_DISCOVERED` are kept already: authorities that are not
         ours can make as many as they like.
         """
-        if await self._db.one("select 1 from certificates where fingerprint = $1", record.fingerprint):
+        if await self.knows(record.fingerprint):
             return False
         ((kept,),) = await self._db.fetch("select count(*) from watched where source = $1", DISCOVERED)
         if kept >= MOST_DISCOVERED:
@@ -153,6 +155,12 @@ class Inventory(Events):
         )
         results = await self._db.write(step(sql, *_watched_values(record)))
         return results[0].count == 1
+
+    async def knows(self, fingerprint: str) -> bool:
+        """Tell whether a certificate is in the inventory, by the SHA-256 of its DER, lower case hex."""
+        both = """select 1 from certificates where fingerprint = $1
+            union all select 1 from watched where fingerprint = $1"""
+        return await self._db.one(both, fingerprint) is not None
 
     async def forget_discovered(self, before: datetime) -> int:
         """Forget certificates that were discovered and ended before ``before``, and give how many."""
@@ -184,9 +192,9 @@ class Inventory(Events):
         more = len(found) > query.limit
         return InventoryPage([one for *_, one in page], f"{ours}-{theirs}" if more else "")
 
-    async def in_inventory(self, fingerprint: str, now: datetime) -> Found | None:
-        """Find one certificate by the SHA-256 of its DER, lower case hex."""
-        page = await self.inventory(InventoryQuery(fingerprint=fingerprint, limit=1), now)
+    async def in_inventory(self, fingerprint: str, now: datetime, declared: Mapping[str, str]) -> Found | None:
+        """Find one certificate by the SHA-256 of its DER, lower case hex; ``declared`` as in `InventoryQuery`."""
+        page = await self.inventory(InventoryQuery(fingerprint=fingerprint, limit=1, declared=declared), now)
         return page.found[0] if page.found else None
 
     async def _ours(self, query: InventoryQuery, after: int, now: datetime) -> list[_Placed]:
@@ -196,13 +204,16 @@ class Inventory(Events):
         _state(asked, query.state, now)
         _common(asked, query)
         if query.owner:
-            asked.add("c.name in (select name from owners where owner = {})", query.owner)
+            _owned(asked, query)
         columns = ", ".join(f"c.{name}" for name in COLUMNS.split(", "))
         sql = f"""select coalesce(o.owner, ''), c.seq, {columns} from certificates c
             left join owners o on o.name = c.name where c.seq < $2{asked.where} order by c.seq desc limit $1"""  # noqa: S608 - names of ours
         rows = await self._db.fetch(sql, *asked.args)
-        records = [(seq, Found(record_of(tuple(row)), owner)) for owner, seq, *row in rows]
-        return [(to_micros(found.record.recorded_at), True, seq, found) for seq, found in records]
+        records = [(seq, record_of(tuple(row)), owner) for owner, seq, *row in rows]
+        return [
+            (to_micros(record.recorded_at), True, seq, Found(record, query.declared.get(record.name, owner)))
+            for seq, record, owner in records
+        ]
 
     async def _theirs(self, query: InventoryQuery, after: int, now: datetime) -> list[_Placed]:
         if query.state not in {"", WATCHED, EXPIRED}:
@@ -282,6 +293,22 @@ def _common(asked: _Asked, query: InventoryQuery) -> None:
         asked.add("c.not_after < {}", to_micros(query.expiring_before))
 
 
+def _owned(asked: _Asked, query: InventoryQuery) -> None:
+    """Ask for the names of an owner: those that the world gives it, and those kept here of which the world says nothing."""
+    kept = "c.name in (select name from owners where owner = {})"
+    others = [name for name, owner in query.declared.items() if owner != query.owner]
+    its_own = [name for name, owner in query.declared.items() if owner == query.owner]
+    if others:
+        kept += f" and c.name not in ({_places(others)})"
+    if its_own:
+        kept = f"({kept} or c.name in ({_places(its_own)}))"
+    asked.add(kept, query.owner, *others, *its_own)
+
+
+def _places(values: Sequence[Value]) -> str:
+    return ", ".join("{}" for _ in values)
+
+
 def _name(asked: _Asked, column: str, stem: str, *, prefix: bool) -> None:
     if not prefix:
         asked.add(f"{column} = {{}}", stem)
@@ -319,7 +346,7 @@ def _selecting(selector: Selector, now: datetime, *given: Value) -> _Asked:
         if value:
             asked.add(f"{column} = {{}}", value)
     if selector.requesters:
-        asked.add(f"requester in ({', '.join('{}' for _ in selector.requesters)})", *selector.requesters)
+        asked.add(f"requester in ({_places(selector.requesters)})", *selector.requesters)
     return asked
 
 

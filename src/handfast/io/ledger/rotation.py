@@ -11,16 +11,19 @@ from datetime import datetime
 
 from handfast.base.events import Event
 from handfast.base.windows import Window
-from handfast.io.database import Conflict, Row, Step, Value, step
+from handfast.io.database import Conflict, Database, Row, Step, Value, step
 from handfast.io.ledger.events import Events, from_micros, to_micros
+from handfast.io.ledger.replacing import REPLACED, Replacements
 from handfast.io.records import CertificateState
 from handfast.trust.entries import RESERVED
-from handfast.trust.rotation import AgentSeen, Generation, Generations, Leaves, Stage
+from handfast.trust.rotation import AgentSeen, Generation, Generations, Holder, Leaves, Stage
 
 SHOWN = 20
 _COLUMNS = "number, root, predecessor, stage, since, issuer, begins, ends, root_begins, root_ends, compromised"
 _UNREVOKED = "not_after > $1 and state in ($2, $3)"
-_LIVE = f"{_UNREVOKED} and serial not in (select serial from replaced)"  # noqa: S608 - words of ours
+_LIVE = f"{_UNREVOKED} and not {REPLACED}"
+_BY_NAME = """name, count(*), max(not_after), max(not_before),
+    sum(case when serial in (select serial from replacing) then 1 else 0 end)"""
 _UNLIKE = f"(name < '{RESERVED}' or name >= '{RESERVED[:-1]}0')"
 _LIKE = f"name >= '{RESERVED}' and name < '{RESERVED[:-1]}0'"
 
@@ -28,21 +31,29 @@ InUse = Mapping[str, datetime]
 """For names that have one holder: when the certificate which it was seen with began."""
 
 
-class Rotations(Events):
+class Rotations(Replacements):
     """The rotation's part of the ledger, over the ledger's own database."""
+
+    def __init__(self, db: Database, told: Events | None = None) -> None:
+        """Stand over ``db``, and move the topics of ``told``, so that who follows those hears of steps at once."""
+        super().__init__(db)
+        if told:
+            self.changes, self.event_head = told.changes, told.event_head
 
     async def generations(self) -> Generations:
         """Give all generations by number."""
         return tuple(map(_generation, await self._db.fetch(f"select {_COLUMNS} from generations order by number")))  # noqa: S608 - names of ours
 
-    async def save(self, before: Generations, after: Generations, events: Sequence[Event] = ()) -> bool:
-        """Write what differs, with its events, and tell whether ``before`` was still what the ledger said."""
+    async def save(
+        self, before: Generations, after: Generations, events: Sequence[Event] = (), also: Sequence[Step] = ()
+    ) -> bool:
+        """Write what differs, with its events and ``also`` more, and tell whether ``before`` was still what the ledger said."""
         known = {one.number: one for one in before}
         # The one that no longer issues comes first: there is only one at any time.
         ordered = sorted(after, key=lambda one: one.stage is Stage.ISSUING)
         changed = [one for one in ordered if known.get(one.number) != one]
         try:
-            await self._commit(*(_written(known.get(one.number), one) for one in changed), events=events)
+            await self._commit(*(_written(known.get(one.number), one) for one in changed), *also, events=events)
         except Conflict:
             return False
         return True
@@ -62,20 +73,18 @@ class Rotations(Events):
             left join slices s on s.digest = a.acknowledged and s.generation = $1 order by a.name"""
         return tuple(AgentSeen(n, from_micros(at), bool(has)) for n, at, has in await self._db.fetch(sql, generation))
 
-    async def note_replaced(self, serial: str, ends: datetime, now: datetime) -> None:
-        """Keep that the holder of a leaf uses another one by now, until the leaf expires."""
-        sql = "insert into replaced (serial, ends) values ($1, $2) on conflict (serial) do nothing"
-        forget = step("delete from replaced where ends <= $1", to_micros(now))
-        await self._db.write(step(sql, serial, to_micros(ends)), forget)
-
     async def remove_agent(self, name: str) -> bool:
         """Forget an agent, and tell whether it was known."""
         results = await self._db.write(step("delete from agents where name = $1", name))
         return results[0].count == 1
 
-    async def leaves_from_before(self, moment: datetime, now: datetime, in_use: InUse) -> Leaves:
-        """Give the live leaves that were recorded before ``moment``, without those that their one holder has replaced."""
-        return await self._leaves("recorded_at < $4", to_micros(moment), now, in_use)
+    async def leaves_from_before(self, moment: datetime, generation: int, now: datetime, in_use: InUse) -> Leaves:
+        """Give the live leaves that were recorded before ``moment``, and came without the root of ``generation`` for all that is known.
+
+        Those that their one holder has replaced are not among them.
+        """
+        aware = f"serial in (select serial from aware where generation = {generation:d})"  # noqa: S608 - a number
+        return await self._leaves(f"recorded_at < $4 and not {aware}", to_micros(moment), now, in_use)
 
     async def leaves_of(self, issuer: str, now: datetime, in_use: InUse) -> Leaves:
         """Give the live leaves of an issuing CA, without those that their one holder has replaced."""
@@ -94,13 +103,13 @@ class Rotations(Events):
     async def _leaves(self, where: str, value: Value, now: datetime, in_use: InUse) -> Leaves:
         """Count the workloads' in the database, and look at the platform's own by name: those may be known as replaced."""
         theirs = await self._counted(f"{where} and {_UNLIKE}", value, now)
-        sql = f"""select name, count(*), max(not_after), max(not_before) from certificates where {_LIVE} and {where} and {_LIKE}
-            group by name order by name"""  # noqa: S608 - words of ours
+        sql = f"""select {_BY_NAME} from certificates where {_LIVE} and {where} and {_LIKE}
+            group by name order by max(not_after) desc, name"""  # noqa: S608 - words of ours
         rows = await self._db.fetch(sql, *_live(now), value)
-        ours = [row for row in rows if row[0] not in in_use or in_use[row[0]] <= from_micros(row[3])]
-        ends = [from_micros(row[2]) for row in ours] + ([theirs.until] if theirs.until else [])
-        names = (*(row[0] for row in ours), *theirs.names)[:SHOWN]
-        return Leaves(theirs.count + sum(row[1] for row in ours), names, max(ends, default=None))
+        ours = [_holder(row) for row in rows if row[0] not in in_use or in_use[row[0]] <= from_micros(row[3])]
+        ends = [one.until for one in ours] + ([theirs.until] if theirs.until else [])
+        holders = (*ours, *theirs.holders)[:SHOWN]
+        return Leaves(theirs.count + sum(one.count for one in ours), holders, max(ends, default=None))
 
     async def _counted(self, where: str, value: Value, now: datetime, *more: Value) -> Leaves:
         args = (*_live(now), value, *more)
@@ -108,14 +117,19 @@ class Rotations(Events):
         ((count, until),) = await self._db.fetch(sql, *args)
         if not count:
             return Leaves()
-        sql = f"select distinct name from certificates where {_LIVE} and {where} order by name limit {SHOWN}"  # noqa: S608 - words of ours
-        names = tuple(name for (name,) in await self._db.fetch(sql, *args))
-        return Leaves(int(count), names, from_micros(until))
+        sql = f"""select {_BY_NAME} from certificates where {_LIVE} and {where}
+            group by name order by max(not_after) desc, name limit {SHOWN}"""  # noqa: S608 - words of ours
+        return Leaves(int(count), tuple(map(_holder, await self._db.fetch(sql, *args))), from_micros(until))
 
 
 def _live(now: datetime) -> tuple[Value, ...]:
     """Give what `_LIVE` asks for. An intent counts, as it may become a certificate."""
     return to_micros(now), CertificateState.ISSUED.value, CertificateState.INTENDED.value
+
+
+def _holder(row: Row) -> Holder:
+    name, count, until, _, renewed = row
+    return Holder(name, int(count), from_micros(until), int(renewed))
 
 
 def _written(before: Generation | None, one: Generation) -> Step:

@@ -255,6 +255,29 @@ async def test_a_certificate_is_replaced_once(client: Acme, web: Responder):
     assert (await client.order(replaces=old)).status_code == 201
 
 
+async def test_who_is_waited_for_after_an_order_that_replaces(client: Acme, web: Responder, here: Site):
+    """The old one, until the new one was seen in use. What another account of the workload says of a certificate proves nothing."""
+    chain = await client.obtain(web)
+    leaf, rotation = facts(pem_certificates(chain)[0]), here.server.platform.rotation
+    other = Acme(here, here.anonymous())
+    await other.register(await client.make_binding())
+
+    async def waited_for() -> int:
+        await rotation.outlook()
+        leaves = await rotation._rotations.leaves_of(leaf.aki, here.clock.now(), {})
+        return sum(one.count for one in leaves.holders if one.name == "payments")
+
+    async def use(chain: str) -> None:
+        rotation.used(facts(pem_certificates(chain)[0]).serial)
+
+    await use(first := await other.obtain(web, replaces=ari(chain)))
+    assert await waited_for() == 2
+    second = await other.obtain(web, replaces=ari(first))
+    assert await waited_for() == 3
+    await use(second)
+    assert await waited_for() == 2
+
+
 async def test_only_what_is_the_accounts_is_replaced(client: Acme, web: Responder, here: Site):
     """A certificate of another workload, without a name in common, or unknown, is not replaced."""
     old = ari(await client.obtain(web))

@@ -111,7 +111,18 @@ class Finalizing:
             problem = _problem(error)
             await self._keep(order, problem)
             raise Told(problem) from error
-        return await self._keep(order, issued.serial, self._event(account, order, issued.serial))
+        kept = await self._keep(order, issued.serial, self._event(account, order, issued.serial))
+        await self.platform.rotation.issued(issued)
+        await self._note_replacement(account, order, issued.serial)
+        return kept
+
+    async def _note_replacement(self, account: Account, order: Order, serial: str) -> None:
+        """Note what the order replaces, where the same account had ordered that, too: another one may speak for its own alone."""
+        if not order.replaces:
+            return
+        record = await self.platform.ledger.by_serial(CertificateId.parse(order.replaces).serial)
+        if record and record.requester == account.requester:
+            await self.platform.rotation.renewed(record.serial, record.not_after, serial)
 
     async def _issue(self, account: Account, order: Order, csr: CsrFacts) -> IssuedCertificate:
         world, identity = self.platform.slices.world, self.platform.trust_domain.id(account.name)

@@ -1,6 +1,6 @@
 import pytest
 
-from handfast.app.cli.status import status_config
+from handfast.app.cli.starting import status_config
 from handfast.base.refusal import BadInput
 
 

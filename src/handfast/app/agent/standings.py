@@ -1,0 +1,80 @@
+"""How a partner's client stands: the gateway asks over a Unix socket, the server is asked in turn.
+
+Decides for which authorities that is asked at all: those of the world that have a responder. Refuses to ask anybody outside: only
+the server reaches a partner's responder. All workers of Envoy are given the same answer, which is kept while it counts, so that the
+gateway knows who is known with the server away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from handfast.access.authority import ForeignAuthority
+from handfast.app.client import Api
+from handfast.app.server.standing_messages import StandingAnswer, StandingRequest
+from handfast.base.refusal import BadInput, HandfastError
+from handfast.io.ports import Clock
+from handfast.io.standings import Standings
+from handfast.trust.facts import fingerprint, pem, pem_certificates
+from handfast.trust.standing import Standing
+
+MOST_BODY = 256 * 1024
+ASK_S = 5.0
+"""Longer than the server lets a question wait and waits for a responder; the gateway waits two seconds longer for us."""
+
+
+class GatewayStandings:
+    """What this agent knows of the certificates of other authorities."""
+
+    def __init__(self, api: Api, clock: Clock) -> None:
+        """Ask the server behind ``api``."""
+        self._api, self._standings = api, Standings(clock)
+        self._authorities: Mapping[str, ForeignAuthority] = {}
+
+    def told(self, authorities: Mapping[str, ForeignAuthority]) -> None:
+        """Learn which authorities there are now."""
+        self._authorities = authorities
+        self._standings.follow(authorities)
+
+    async def of(self, authority: str, leaf: bytes) -> Standing | None:
+        """Give the standing of a leaf (DER) that TLS verified, or None where no responder is asked for that authority."""
+        named = self._authorities.get(authority)
+        if named is None or not named.responder:
+            return None
+        return await self._standings.of(authority, fingerprint(leaf), lambda: self._ask(authority, leaf))
+
+    async def _ask(self, authority: str, leaf: bytes) -> Standing | None:
+        asked = StandingRequest(authority=authority, certificate=pem(leaf))
+        try:
+            async with asyncio.timeout(ASK_S):
+                said = await self._api.call("POST", "/v1/agents/self/standings", StandingAnswer, asked)
+        except (HandfastError, TimeoutError):
+            return None  # the server tells operators of responders, and whoever watches it that it is away
+        return Standing(said.word, said.since, said.until, said.renew)
+
+    def app(self) -> Starlette:
+        """Give the application that Envoy asks, on a socket that is open to our own user alone."""
+
+        async def ask(request: Request) -> Response:
+            body = b""
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BODY:
+                    return PlainTextResponse("too long", 413)
+            try:
+                leaf = pem_certificates(unquote(body.decode("ascii", "replace")))[0]
+            except BadInput as error:
+                return PlainTextResponse(str(error), 400)
+            known = await self.of(request.headers.get("host", ""), leaf)
+            if known is None:
+                return PlainTextResponse("nobody is asked for this authority", 404)
+            return PlainTextResponse(f"{known.word} {known.until} {known.renew}")
+
+        return Starlette(routes=[Route("/standing", ask, methods=["POST"])])
