@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 
-from handfast.access.cautions import covers, warnings
+from handfast.access.cautions import covers, endings, warnings
 from handfast.access.policy import Open, Rule
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from handfast.base.spiffe import SpiffeId
 from tests.access import strategies as some
 from tests.access.strategies import METHODS
+from tests.support.partners import authority
 
 
 def world(route: str, *, certificate: str = "optional", workloads: str = "{payments: {}, team/a: {}}") -> World:
@@ -60,6 +63,25 @@ def test_names_that_two_workloads_share():
     """Two workloads with one DNS name can stand in for each other towards those who look at DNS names."""
     shared = world("allow: [a]", workloads="{a: {dns: [x.org, y.org]}, b: {dns: [x.org]}, c: {}}")
     assert warnings(shared) == ["a: shares the DNS name x.org with b: each can stand in for the other"]
+
+
+def test_what_has_ended_is_pointed_at():
+    """By the name of the authority, the CA and the day; one that counts is not."""
+    old, new = authority("Old", ends=timedelta(days=-1)), authority("New")
+    entry = {"hosts": ["a.org"], "identities": [{"match": {"common_name": "x"}, "identity": "acme/x"}]}
+    beta = {**entry, "identities": [{"match": {"common_name": "x"}, "identity": "beta/x"}]}
+    plain = {
+        "trust_domain": "example.org",
+        "authorities": {
+            "acme": entry | {"roots_pem": (old.cert_pem + new.cert_pem).decode()},
+            "beta": beta | {"roots_pem": authority("Beta").cert_pem.decode()},
+        },
+        "hosts": {"a.org": {"listen": 1, "routes": [{"path": "/", "upstream": "http://a", "allow": ["acme/x"]}]}},
+    }
+    of, now = parse_world(json.dumps(plain)), datetime.now(UTC)
+    day = old.cert.not_valid_after_utc
+    assert endings(of, now) == [f"acme: CN=Old ended on {day:%Y-%m-%d}, so it does not count"]
+    assert endings(of, day - timedelta(hours=1)) == []
 
 
 @given(some.rules, some.rules, some.identities)

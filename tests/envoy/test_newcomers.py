@@ -3,7 +3,7 @@ import json
 from handfast.envoy import newcomers
 from handfast.envoy.newcomers import Newcomers
 
-SEEN = {"row": "request", "new": "1", "code": None, "fingerprint": "ab" * 32}
+SEEN = {"row": "request", "status": 200, "details": "via_upstream", "new": "1", "code": None, "fingerprint": "ab" * 32}
 
 
 def row(**more: object) -> bytes:
@@ -23,6 +23,15 @@ def test_all_else_passes():
     memory = Newcomers()
     assert memory.among([row()]) == [row()]
     assert memory.among(others * 2) == others * 2
+
+
+def test_what_envoy_could_not_serve_is_no_repetition():
+    """The access check had no word on it, and it is in the records all the same."""
+    memory = Newcomers()
+    failed = row(status=503, details="upstream_reset_before_response_started{connection_failure}", flags="UF")
+    rejected = row(status=0, details="downstream_remote_disconnect", flags="DPE")
+    assert memory.among([row(), failed, rejected]) == [row(), failed, rejected]
+    assert memory.among([failed, row(), rejected]) == [failed, rejected]
 
 
 def test_a_stranger_s_text_hides_no_other_row():

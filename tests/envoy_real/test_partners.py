@@ -288,6 +288,35 @@ def test_a_list_that_ends_ends_what_it_lets_in(tmp_path: Path):
         assert outcome(gate, forge(ACME, named(b"eve"))) == Reason.REVOCATION_CRL_EXPIRED
 
 
+@pytest.mark.parametrize("which", ["root", "issuing"])
+def test_a_ca_that_ends_ends_what_it_lets_in(tmp_path: Path, which: str):
+    """On an open connection too, on a resumed one and on a new one: TLS alone minds none of a root that ended."""
+    soon, later = timedelta(seconds=6), timedelta(days=3)
+    root = authority("Short Root", ends=soon if which == "root" else later)
+    issuing = authority("Short Issuing", root, ends=soon if which == "issuing" else later)
+    pki = Pki("Short", issuing=issuing, root=root.cert)
+    ends = (root if which == "root" else issuing).cert.not_valid_after_utc
+    shown = forge(pki, named(b"bob"))
+    partners = {"acme": {"roots_pem": roots_pem(pki), "identities": ACME_RULES}}
+    with stage(tmp_path, OWN, partners) as gate:
+        context = gate.context(shown)
+        with gate.connect(context) as connection:
+            assert connection.ask("/").status == 200
+            session = connection.tls.session
+            time.sleep(max(0.0, (ends - datetime.now(UTC)).total_seconds()) + 0.1)
+            assert connection.ask("/").code == Reason.CHAIN_ISSUER_EXPIRED
+        with gate.connect(context, session) as connection:
+            assert connection.tls.session_reused
+            assert connection.ask("/").code == Reason.CHAIN_ISSUER_EXPIRED
+        assert outcome(gate, forge(pki, named(b"eve"))) in {Tls.AT_THE_GATEWAY, Reason.CHAIN_ISSUER_EXPIRED}
+        assert gate.judged(shown) is Reason.CHAIN_ISSUER_EXPIRED
+    again = tmp_path / "again"
+    again.mkdir()
+    with stage(again, OWN, partners) as gate:
+        assert outcome(gate, shown) in {Tls.AT_THE_GATEWAY, Reason.CHAIN_ISSUER_EXPIRED}
+        assert outcome(gate, forge(OWN, Draft())) == GOOD_URI.decode()
+
+
 def test_a_revoked_ca_takes_its_leaves_along(tmp_path: Path):
     """The root's list names the issuing CA."""
     lists = {"acme": (listed(ACME, TOMORROW), root_listed(ACME, TOMORROW, hex_serial(ACME.issuing.cert.serial_number)))}

@@ -182,6 +182,29 @@ def test_the_last_word_counts_until_its_end(strict: Stage, says: Agent):
         assert connection.ask("/").code == Reason.REVOCATION_STATUS_UNKNOWN
 
 
+def test_a_word_gives_way_to_none_that_knows_less(strict: Stage, lenient: Stage, says: Agent, hints: Agent):
+    """An agent that began anew with the server away: who was revoked stays so, and who was good does until that ends."""
+    for gate, told in ((strict, says), (lenient, hints)):
+        shown = {word: forge(ACME, named(b"bob")) for word in (Word.GOOD, Word.REVOKED)}
+        for word, one in shown.items():
+            told.say(one, word, renew=0)
+            outcome(gate, one)
+            told.say(one, Word.UNKNOWN, ends=0, renew=5)
+        assert [outcome(gate, one) for one in shown.values()] == [BOB, Reason.REVOKED]
+
+
+def test_unknown_by_its_authority_is_a_word(strict: Stage, lenient: Stage, says: Agent, hints: Agent):
+    """It takes the place of a good one, and never that of a revocation."""
+    for gate, told in ((strict, says), (lenient, hints)):
+        shown = {word: forge(ACME, named(b"bob")) for word in (Word.GOOD, Word.REVOKED)}
+        for word, one in shown.items():
+            told.say(one, word, renew=0)
+            outcome(gate, one)
+            told.say(one, Word.UNKNOWN)
+        unknown = Reason.REVOCATION_STATUS_UNKNOWN if gate is strict else BOB
+        assert [outcome(gate, one) for one in shown.values()] == [unknown, Reason.REVOKED]
+
+
 def test_a_new_program_asks_anew(strict: Stage, says: Agent, tmp_path: Path):
     """What one gateway learned it learned for itself: another starts with nothing, and asks its agent."""
     shown = forge(ACME, named(b"bob"))

@@ -9,7 +9,9 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from handfast.trust import leaf
 from handfast.trust.algorithms import verify
 from handfast.trust.facts import facts, hex_serial, pem, pem_certificates
 from handfast.trust.plan import LeafPlan, plan, serial_from
-from handfast.trust.revocation import RevocationReason, Revoked
+from handfast.trust.revocation import RevocationReason, Revoked, crl_plan, tbs
 from tests.support.clock import START, FakeClock
 from tests.trust.material import request
 
@@ -441,3 +443,25 @@ async def test_a_leaf_and_its_issuer_are_refused_by_time_alone(authority: Author
     late = authority.issuer_facts.window.not_after
     outcome = plan(request(), authority.issuer_facts, workload=None, now=late, serial=serial_from(bytes(20)))
     assert isinstance(outcome, Refusal)
+
+
+async def test_the_loop_goes_on_while_a_long_list_is_made(tmp_path: Path):
+    """Never does it wait for as much as half of the work, and the list is the one that would have been made at once."""
+    authority = create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
+    revoked = [
+        Revoked(
+            serial=f"{number * 7919:040x}",
+            fingerprint="",
+            at=START - timedelta(seconds=number % 5000),
+            reason=RevocationReason.SUPERSEDED,
+            not_after=START + timedelta(days=1),
+        )
+        for number in range(100_000)
+    ]
+    making, turns = asyncio.create_task(authority.crl(revoked, 5, START)), [time.monotonic()]
+    while not making.done():
+        await asyncio.sleep(0.001)
+        turns.append(time.monotonic())
+    listed = x509.load_pem_x509_crl((await making).encode())
+    assert max(after - before for before, after in pairwise(turns)) < (turns[-1] - turns[0]) / 2
+    assert listed.tbs_certlist_bytes == tbs(crl_plan(revoked, authority.issuer_facts, number=5, now=START))

@@ -5,6 +5,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import Authority, create_authority
 from handfast.io.ca_lists import read_list
+from handfast.io.signers import KeyKind, new_authority_key, public_der
+from handfast.trust import der
+from handfast.trust.algorithms import algorithm_of
+from handfast.trust.revocation import crl_plan, tbs
 from tests.support.clock import START, FakeClock
 
 
@@ -33,3 +37,21 @@ async def test_a_list_that_is_not_the_issuers_or_not_that_number_is_none(two: li
     assert read_list(der[:-1] + bytes([der[-1] ^ 1]), one.issuing_der, 7) is None
     for spoilt in (b"", b"\x30\x00", b"-----BEGIN X509 CRL-----", der[:-2], one.issuing_der):
         assert read_list(spoilt, one.issuing_der, 7) is None
+
+
+async def test_a_list_under_another_algorithm_is_none(two: list[Authority]):
+    """The algorithm follows from the key: a list that names another one is none of ours, whoever signed it."""
+    one = two[0]
+    other = algorithm_of(public_der(new_authority_key(KeyKind.P384)))
+    plain = tbs(crl_plan([], one.issuer_facts, number=7, now=START))
+    own = one.issuer_facts.algorithm.identifier
+    inside = plain.replace(own, other.identifier)
+    for listed, named, read in (
+        (plain, own, True),
+        (inside, other.identifier, False),
+        (inside, own, False),
+        (plain, other.identifier, False),
+    ):
+        signature = await one.signer.sign(listed)
+        made = der.sequence(listed, named, der.bit_string(signature))
+        assert (read_list(made, one.issuing_der, 7) is not None) is read

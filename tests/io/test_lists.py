@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -227,3 +228,23 @@ async def test_others_get_their_turn_while_a_list_is_made(here: Parts, monkeypat
     counting.cancel()
     assert len(complete(lists)) == 200
     assert turns >= 200
+
+
+async def test_the_loop_has_no_part_in_writing_a_list(here: Parts, monkeypatch: pytest.MonkeyPatch):
+    """A list may have a million entries: they are written, put together and signed elsewhere."""
+    threads = dict[str, set[int]]()
+
+    def elsewhere(name: str) -> None:
+        inner = getattr(lists_module, name)
+        seen = threads.setdefault(name, set())
+        monkeypatch.setattr(lists_module, name, lambda *given: (seen.add(threading.get_ident()), inner(*given))[1])
+
+    for name in ("entry", "around", "verify"):
+        elsewhere(name)
+    lists = here.lists()
+    await here.revoke((await here.issue()).serial)
+    await lists.refresh()
+    assert len(complete(lists)) == 1
+    for seen in threads.values():
+        assert seen
+        assert threading.get_ident() not in seen

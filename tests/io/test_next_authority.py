@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from handfast.base.refusal import BadInput
+from handfast.base.refusal import BadInput, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io import next_authority
 from handfast.io.authority_files import read_certificate
@@ -62,6 +65,34 @@ def test_one_below_a_new_root_is_taken_with_it(place: Place, stage: Path):
     assert not list(stage.iterdir())
     next_authority.take(place.authority, stage)
     assert {path.name for path in stage.iterdir()} == {*ISSUING, "root.pem", "root-key.pem", "root.crl.pem"}
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_removing_it_goes_on_after_a_crash(
+    place: Place, stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+):
+    """Wherever it broke off: then nothing waits any more, and no copy of a key stays behind."""
+    prepare(place, DEFAULT, NOW)
+    next_authority.take(place.authority, stage, read_certificate(place.authority / "root.pem"))
+    with monkeypatch.context() as faults:
+        left = iter(range(steps))
+
+        def once_more(work: Any) -> Any:
+            def run(*args: Any, **more: Any) -> Any:
+                if next(left, None) is None:
+                    raise OSError("the power went off")
+                return work(*args, **more)
+
+            return run
+
+        for name in ("unlink", "rmdir", "rename"):
+            faults.setattr(os, name, once_more(getattr(os, name)))
+        with contextlib.suppress(Unavailable, BadInput, OSError):
+            next_authority.taken(place.authority, stage)
+    next_authority.taken(place.authority, stage)
+    assert not next_authority.waits(place.authority)
+    held = {path.parent for path in tmp_path.rglob("issuing-key.pem")}
+    assert held == {place.authority, stage}
 
 
 def test_what_waits_is_not_removed_for_another(place: Place, stage: Path):

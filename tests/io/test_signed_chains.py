@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,21 @@ async def test_the_next_list_of_the_root_leaves_the_issuing_ca_alone(place: Plac
         install(place, read_signed(chain.read_bytes(), root.crl(revoked=first).read_bytes()), now())
     assert (place.authority / "root.crl.pem").read_bytes() == before
     assert not waits(place.authority)
+
+
+@openssl_needed
+async def test_an_older_list_of_the_root_takes_the_place_of_none(place: Place, root: OfflineRoot):
+    """What the newer one revokes would be good again, unnoticed."""
+    stale = root.crl(began=now() - timedelta(days=1)).read_bytes()
+    install(place, await signed(place, root), now(), root.fingerprint)
+    before = (place.authority / "root.crl.pem").read_bytes()
+    chain = root.sign(await requested(place)).read_bytes()
+    with pytest.raises(BadInput, match="older than"):
+        install(place, read_signed(chain, stale), now())
+    assert (place.authority / "root.crl.pem").read_bytes() == before
+    assert not waits(place.authority)
+    install(place, read_signed(chain, before), now())
+    assert waits(place.authority)
 
 
 # --- who answers OCSP for it

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handfast.base.refusal import BadInput
+from handfast.io import signers
+from handfast.io.off_loop import LONG_BYTES
 from handfast.io.ports import Signer
 from handfast.io.signers import KeyKind, KeySigner, new_authority_key
 from handfast.trust.algorithms import verify
@@ -32,6 +35,17 @@ async def test_each_kind_of_key_signs_by_its_own_algorithm(kind: KeyKind):
     """What comes out verifies with the algorithm that follows from the public key."""
     signer = KeySigner(new_authority_key(kind))
     verify(await signer.sign(b"message"), b"message", signer.public_key_der)
+
+
+@pytest.mark.parametrize("kind", KeyKind)
+@pytest.mark.parametrize("size", [100, LONG_BYTES + 1])
+async def test_a_long_message_is_hashed_in_a_thread(kind: KeyKind, size: int, monkeypatch: pytest.MonkeyPatch):
+    """A revocation list may have tens of megabytes. RSA takes long with any message."""
+    threads, inner = list[int](), signers._signed
+    monkeypatch.setattr(signers, "_signed", lambda *given: (threads.append(threading.get_ident()), inner(*given))[1])
+    signer, message = KeySigner(new_authority_key(kind)), b"x" * size
+    verify(await signer.sign(message), message, signer.public_key_der)
+    assert (threads != [threading.get_ident()]) is (size > LONG_BYTES or kind.value.startswith("rsa"))
 
 
 @pytest.mark.parametrize("curve", [ec.SECP521R1(), ec.SECP256K1()], ids=lambda curve: curve.name)

@@ -1,5 +1,6 @@
 """The lists in slices, as two servers over one ledger make them."""
 
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from handfast.io import slice_lists
 from handfast.io.database import step
 from handfast.io.ledger.lists import SharedLists
 from handfast.io.slice_lists import ANEW, KEPT, PREFIX, SliceLists
@@ -113,3 +115,16 @@ async def test_the_ledger_does_not_keep_the_lists_of_who_is_over(here: Parts):
     await listed(server(here), here, ONE, revision=2)
     (path,) = await SharedLists(here.database).heads(PREFIX)
     assert path == PREFIX + here.authority.issuer_facts.key_id.hex()
+
+
+async def test_a_long_list_is_read_back_in_a_thread(here: Parts, monkeypatch: pytest.MonkeyPatch):
+    """What another server signed; a short one is read at once."""
+    threads, inner = list[int](), slice_lists._is_good
+    monkeypatch.setattr(
+        slice_lists, "_is_good", lambda *given: (threads.append(threading.get_ident()), inner(*given))[1]
+    )
+    many = [f"{number:040x}" for number in range(6000)]
+    for revision, all_of_them in ((1, many[:10]), (2, many)):
+        text = await listed(server(here), here, *all_of_them, revision=revision)
+        assert await listed(server(here), here, revision=revision) == text
+    assert threads[0] == threading.get_ident() != threads[-1]

@@ -1,12 +1,17 @@
 import asyncio
 import json
 import re
+import socket
+from typing import Any
 
 import pytest
 
+from handfast.sdk.front import Front
+from handfast.sdk.limits import Limits
 from tests.sdk.fronts import Talk, cut, on_both_loops, request, running, serving, talking, told
 
 LATE = b"late"
+LOW_WATER = 16 * 1024  # of both loops: from here on they call no write paused
 
 
 async def reader_is_full(talk: Talk) -> int:
@@ -250,6 +255,32 @@ async def test_an_answer_that_nobody_reads_is_cut(path, limits, pki):
         while run.front._connections():
             await asyncio.sleep(0.005)
         assert asyncio.get_running_loop().time() - began > 0.25
+
+
+@on_both_loops
+async def test_the_end_of_a_closing_connection_has_to_be_read_too():
+    """A client that leaves the last bytes of its last answer is cut: without TLS nobody else would do it."""
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(1 << 20)})
+
+    front = Front(app, on_failed_handshake=lambda _: None, limits=Limits(stalled_s=1))
+    address, loop = await front.listen_plain("127.0.0.1", 0), asyncio.get_running_loop()
+    front._listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, address)
+        await loop.sock_sendall(client, request("/", "connection: close"))
+        while not (waiting := [one for one in front._connections() if one.transport.is_closing()]):
+            await asyncio.sleep(0.005)
+        (connection,) = waiting
+        while connection.transport.get_write_buffer_size() > LOW_WATER:
+            await loop.sock_recv(client, 2048)
+        assert connection.transport.get_write_buffer_size()
+        await asyncio.wait_for(connection.closed, 4)
+    await front.stop(0)
 
 
 @on_both_loops

@@ -19,7 +19,7 @@ from tests.stories.envoy import TakingEnvoy
 from tests.support.clock import FakeClock
 
 HOUR = timedelta(hours=1)
-_SERVER_SLEEPS, _AGENT_SLEEPS, _WATCH_SLEEPS = 4, 3, 1
+_SERVER_SLEEPS, _AGENT_SLEEPS, _WATCH_SLEEPS = 5, 3, 1
 _LONGEST = "GatewayKeeper.keep_certificates"  # it asks for certificates and staples, which takes longest
 
 

@@ -1,5 +1,6 @@
 """What a process that dies in the midst of something leaves behind, and what the next one makes of it."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -57,6 +58,30 @@ async def test_a_crash_between_record_and_delivery_is_listed_and_settled(crash_a
     clock.set(clock.now() + timedelta(days=2))
     async with site(tmp_path, clock) as much_later:
         assert await much_later.server.platform.ledger.revoked_live(clock.now()) == []
+
+
+async def test_an_interrupted_issuance_is_settled_while_the_server_runs(tmp_path: Path):
+    """However many they are, and not before they are old enough; what is left holds up no rotation."""
+    async with site(tmp_path, FakeClock()) as here:
+        from handfast.app.server.certificates import issue  # noqa: PLC0415
+
+        platform, look = here.server.platform, INTERRUPTED_AFTER.total_seconds()
+        await here.issue("good")
+        (generation,) = platform.rotation.rows
+        held = (await platform.rotation.leaves_of(generation)).count
+        caller = here.server._admit({"extensions": {"handfast.peer": {"uid": 0}}})
+        for _ in range(101):
+            with pytest.raises(Crash):
+                await issue(dying(platform, 0), caller, platform.trust_domain.id("payments"), new_key().csr_pem)
+        await here.clock.advance(look)
+        await asyncio.sleep(0.2)
+        assert (await platform.rotation.leaves_of(generation)).count == held + 101
+        await here.clock.advance(look)
+        async with asyncio.timeout(10):
+            while (await platform.rotation.leaves_of(generation)).count > held:
+                await asyncio.sleep(0.02)
+        states = await rows(here, name="payments", limit="200") + await rows(here, name="good")
+        assert states == [("payments", "revoked")] * 101 + [("good", "issued")]
 
 
 async def test_a_ledger_that_fails_gives_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

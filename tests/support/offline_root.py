@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 _ROOT = """\
@@ -80,12 +81,16 @@ class OfflineRoot:
         openssl("x509", "-req", "-in", request, *by, "-out", policy.pem)
         return policy
 
-    def crl(self, *, days: int = 310, revoked: Path | None = None) -> Path:
-        """Sign a revocation list."""
+    def crl(self, *, days: int = 310, revoked: Path | None = None, began: datetime | None = None) -> Path:
+        """Sign a revocation list, of this moment or of an earlier one."""
         out, settings = self.directory / "root.crl", self.directory / "ca.cnf"
         if revoked:
             openssl("ca", "-config", settings, "-revoke", revoked)
-        openssl("ca", "-config", settings, "-gencrl", "-crldays", str(days), "-out", out)
+        due = ["-crldays", str(days)]
+        if began:
+            ends = began + timedelta(days=days)
+            due = ["-crl_lastupdate", f"{began:%Y%m%d%H%M%SZ}", "-crl_nextupdate", f"{ends:%Y%m%d%H%M%SZ}"]
+        openssl("ca", "-config", settings, "-gencrl", *due, "-out", out)
         return out
 
 

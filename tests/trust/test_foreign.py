@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
@@ -162,6 +162,7 @@ def test_octets_are_read_or_refused(octets: bytes):
 
 
 @given(st.integers(0, len(ISSUING.cert_der) - 1), st.integers(0, 255))
+@example(at=217, octet=0)
 def test_a_damaged_certificate_is_read_or_refused(at: int, octet: int):
     """A bit of it changed, it is still read, or refused with a word."""
     damaged = ISSUING.cert_der[:at] + bytes([octet]) + ISSUING.cert_der[at + 1 :]

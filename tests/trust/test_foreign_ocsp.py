@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.windows import to_unix
+from handfast.trust import der
 from handfast.trust.facts import fingerprint
 from handfast.trust.foreign import judge, read_ca
 from handfast.trust.foreign_ocsp import (
@@ -131,6 +132,27 @@ def test_an_answer_that_proves_nothing_is_refused(what: str):
     """Somebody else says it, or of somebody else, or of another time."""
     words, raw = UNUSABLE[what]
     assert words in refused(raw)
+
+
+def test_no_hash_of_the_issuer_is_none_of_ours():
+    """An answer that names its issuer by nothing, in an algorithm that is not known here, is about nobody."""
+    raw = _naming(der.oid("2.16.840.1.101.3.4.2.3"), b"", b"")
+    assert ocsp.load_der_ocsp_response(raw).issuer_key_hash == b""
+    assert "another certificate" in refused(raw)
+
+
+def _naming(algorithm: bytes, name: bytes, key: bytes) -> bytes:
+    """Sign an answer with a CertID as it is given."""
+    sound = ocsp.load_der_ocsp_response(answer(LEAF.cert, ISSUING, Saying()))
+    responder, produced, responses, *_ = der.children(sound.tbs_response_bytes)
+    (single,) = der.children(responses)
+    (_, _, _, serial), *rest = der.children(der.children(single)[0]), *der.children(single)[1:]
+    issuer = (der.sequence(algorithm), der.octet_string(name), der.octet_string(key))
+    tbs = der.sequence(responder, produced, der.sequence(der.sequence(der.sequence(*issuer, serial), *rest)))
+    signature = der.bit_string(_ec(ISSUING).sign(tbs, ec.ECDSA(hashes.SHA256())))
+    basic = der.sequence(tbs, der.sequence(der.oid("1.2.840.10045.4.3.2")), signature)
+    body = der.sequence(der.oid("1.3.6.1.5.5.7.48.1.1"), der.octet_string(basic))
+    return der.sequence(b"\x0a\x01\x00", der.tlv(0xA0, body))
 
 
 def test_an_issuer_of_the_same_name_is_another():

@@ -6,11 +6,13 @@ Decides what to point at. Refuses to forbid any of it: a world with warnings is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 from handfast.access.patterns import pattern_text
 from handfast.access.policy import CertificateMode, Host, IdentityPattern, Open, Route, RouteMode, Rule
 from handfast.access.world import World
 from handfast.trust.entries import RESERVED
+from handfast.trust.foreign import ended
 
 
 def warnings(world: World) -> list[str]:
@@ -136,6 +138,12 @@ def _authority_doubts(world: World) -> Iterator[str]:
             yield f"{name}: what it revokes is not learned, as it has no 'revocation'"
         elif not authority.revocation.refuse:
             yield f"{name}: lets in certificates of which it is not known whether they are revoked"
+
+
+def endings(world: World, now: datetime) -> list[str]:
+    """Give one sentence an authority of others that has a CA which does not count at ``now``, beginning with its name."""
+    whys = ((name, ended(authority.cas, now)) for name, authority in sorted(world.authorities.items()))
+    return [f"{name}: {why}, so it does not count" for name, why in whys if why]
 
 
 def _shared_names(world: World) -> list[str]:

@@ -464,15 +464,19 @@ end
 
 local function counts(said, now) return said.word == "revoked" or now < said.ends end
 
+-- Whether a word must not replace one that counts: an agent that began anew knows nothing, and a revocation gives way to "good" alone.
+local function knows_less(said, held, now)
+  return said.word == "unknown" and held.word == "revoked" or not counts(said, now)
+end
+
 -- The word that counts of a visitor, as in handfast.trust.standing. While a good one counts, one request in a few seconds asks anew.
 local function word_of(handle, visitor, now)
   local held = visitor.said
   if held and now < held.renew and (held.word == "unknown" or counts(held, now)) then return held.word end
   if held and counts(held, now) then held.renew = now + 5 end
   local said = ask_for(handle, visitor.asked.authority)
-  now = os.time()
-  if not said then
-    held = visitor.said
+  held, now = visitor.said, os.time() -- another request may have learned it meanwhile
+  if not said or held and counts(held, now) and knows_less(said, held, now) then
     said = held and counts(held, now) and held or {word = "unknown", ends = 0}
     said.renew = now + 5
   end

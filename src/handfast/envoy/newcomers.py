@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable
 
 MOST_REMEMBERED = 50_000
-# Envoy's own words: in a text of a stranger's the quotes are escaped. A request that was refused as well is read in any case.
-_NEW, _REFUSED = b'"new":"1"', b'"code":"'
+# Envoy's own words: in a text of a stranger's the quotes are escaped. A request that was refused as well is read in any case, and one
+# that the service did not answer: Envoy may have refused it, or may not have reached the service.
+_NEW, _REFUSED, _ANSWERED = b'"new":"1"', b'"code":"', b'"details":"via_upstream"'
 _FINGERPRINT = re.compile(rb'"fingerprint":"([0-9a-f]{64})"')
 
 
@@ -28,7 +29,7 @@ class Newcomers:
 
     def _worth(self, line: bytes) -> bool:
         found = _FINGERPRINT.search(line)
-        if not found or _REFUSED in line:
+        if not found or _REFUSED in line or _ANSWERED not in line:
             return True
         known = found[1] in self._told
         if len(self._told) >= MOST_REMEMBERED:

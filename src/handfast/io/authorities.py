@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.base.spiffe import TrustDomain
-from handfast.io import files, key_places
+from handfast.io import files, key_places, off_loop
 from handfast.io.authority_files import (
     BETWEEN,
     BETWEEN_CRLS,
@@ -98,8 +98,16 @@ class Authority:
             BadInput: ``number`` is not one of a CRL.
             Unavailable: the key cannot be used now, or gave a signature that is not its own.
         """
-        listed = revocation.tbs(crl_plan(revoked, self.issuer_facts, number=number, now=now))
+        entries = tuple(revoked)
+        many = len(entries) > off_loop.MANY
+        listed = await off_loop.run(self._unsigned_crl, entries, number, now, long=many)
         signature = await self.signer.sign(listed)
+        return await off_loop.run(self._signed_crl, listed, signature, long=many)
+
+    def _unsigned_crl(self, revoked: Iterable[Revoked], number: int, now: datetime) -> bytes:
+        return revocation.tbs(crl_plan(revoked, self.issuer_facts, number=number, now=now))
+
+    def _signed_crl(self, listed: bytes, signature: bytes) -> str:
         try:
             verify(signature, listed, self.issuer_facts.public_key_der)
         except InvalidSignature as error:

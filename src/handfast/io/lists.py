@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 import structlog
 from cryptography.exceptions import InvalidSignature
@@ -312,15 +313,22 @@ class RevocationLists:
         """Give the TBSCertList. Its entries wait in a file until their length is known, so that they are in memory once."""
         with tempfile.TemporaryFile(dir=self.directory) as spool:
             async for part in entries:
-                spool.write(b"".join(entry(serial, at, reason) for serial, at, reason in part))
-                await asyncio.sleep(0)  # others get their turn: a list may be long
-            before, after = around(outline, spool.tell())
-            spool.seek(0)
-            whole = io.BytesIO()
-            whole.write(before)
-            shutil.copyfileobj(spool, whole, 1 << 20)
-            whole.write(after)
-            return whole.getvalue()  # no copy: the buffer itself
+                await asyncio.to_thread(_spool, spool, part)  # a list may be long
+            return await asyncio.to_thread(_whole, outline, spool)
+
+
+def _spool(spool: IO[bytes], part: Entries) -> None:
+    spool.write(b"".join(entry(serial, at, reason) for serial, at, reason in part))
+
+
+def _whole(outline: CrlOutline, spool: IO[bytes]) -> bytes:
+    before, after = around(outline, spool.tell())
+    spool.seek(0)
+    whole = io.BytesIO()
+    whole.write(before)
+    shutil.copyfileobj(spool, whole, 1 << 20)
+    whole.write(after)
+    return whole.getvalue()  # no copy: the buffer itself
 
 
 def _checked(content: bytes, head: ListHead, issuing_der: bytes, now: datetime) -> tuple[Window, bytes] | None:

@@ -7,6 +7,7 @@ It waits until the generation that it becomes is whole, so a rotation that dies 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from handfast.base.refusal import BadInput
@@ -66,14 +67,28 @@ def take(authority: Path, stage: Path, root_der: bytes | None = None) -> None:
 
 
 def taken(authority: Path, generation: Path) -> None:
-    """Remove what waits, where it is what ``generation`` has."""
-    if waits(authority) and files.read(authority / SIGNED / ISSUING) == files.read(generation / ISSUING):
-        forget(authority / SIGNED)
+    """Remove what waits, where it is what ``generation`` has, and what is left of one that was not wholly removed."""
+    waiting = authority / SIGNED
+    if waits(authority) and files.read(waiting / ISSUING) == files.read(generation / ISSUING):
+        forget(waiting)
+    _remove(_gone(waiting))
 
 
 def forget(directory: Path) -> None:
-    """Remove a directory of files, with the keys in it: they are elsewhere by now."""
+    """Remove a directory of files, with the keys in it: they are elsewhere by now. It goes by one rename, and then file by file."""
+    gone = _gone(directory)
+    _remove(gone)
     with files.explained("removed", directory):
-        for path in directory.iterdir():
-            path.unlink()
-        directory.rmdir()
+        directory.rename(gone)
+        files.sync_directory(directory.parent)
+    _remove(gone)
+
+
+def _gone(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.gone")
+
+
+def _remove(gone: Path) -> None:
+    if gone.exists():
+        with files.explained("removed", gone):
+            shutil.rmtree(gone)

@@ -232,7 +232,7 @@ def _known_root(place: Place, signed: Signed, lists: list[str]) -> Path | None:
     """Give the directory of this root, where it is here already; its list must leave alone those that issue below it.
 
     Raises:
-        BadInput: it does not, or those that are here are of another trust domain.
+        BadInput: it does not, or is older than the one here, or those that are here are of another trust domain.
     """
     ours = issuer_facts(authority_files.read_certificate(place.authority / authority_files.ISSUING)).trust_domain
     if ours != place.trust_domain:
@@ -245,10 +245,26 @@ def _known_root(place: Place, signed: Signed, lists: list[str]) -> Path | None:
             raise BadInput(
                 f"this revocation list revokes {one.subject}, which is here", key="--root-crl", hint=_NOT_NOW
             )
-    return Path(root.directory) if root else None
+    if root is None:
+        return None
+    _refuse_older(Path(root.directory) / authority_files.ROOT_CRL, signed.root_der, lists[-1])
+    return Path(root.directory)
 
 
 # Revocation lists
+
+
+def _refuse_older(held: Path, root_der: bytes, listed: str) -> None:
+    """Refuse a list that is older than the root's list here: what was revoked since would be good again."""
+    if not held.exists():
+        return
+    known, new = (x509.load_pem_x509_crl(one.encode()) for one in (authority_files.root_crl(held, root_der), listed))
+    if new.last_update_utc < known.last_update_utc:
+        raise BadInput(
+            f"this revocation list is of {new.last_update_utc:%Y-%m-%d %H:%M}, and older than the one that is here",
+            key="--root-crl",
+            hint=f"have the root sign a new one; here is that of {known.last_update_utc:%Y-%m-%d %H:%M}",
+        )
 
 
 def _usable_lists(signed: Signed, now: datetime) -> Iterator[str]:

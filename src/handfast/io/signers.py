@@ -9,7 +9,6 @@ public key, signs by the algorithm that follows from it, and raises `Unavailable
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
 from hashlib import sha256
 from typing import NoReturn, TypeAlias
@@ -17,6 +16,7 @@ from typing import NoReturn, TypeAlias
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from handfast.io import off_loop
 from handfast.trust.algorithms import SignatureAlgorithm, algorithm_for
 from handfast.trust.profile import key_facts
 
@@ -93,9 +93,8 @@ class KeySigner:
     async def sign(self, message: bytes) -> bytes:
         """Sign ``message`` by the key's own algorithm."""
         # Elliptic curves take some 30 microseconds, and a thread would cost more; RSA takes up to ten milliseconds.
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            return await asyncio.to_thread(_signed, self._key, self._algorithm, message)
-        return _signed(self._key, self._algorithm, message)
+        long = isinstance(self._key, rsa.RSAPrivateKey) or len(message) > off_loop.LONG_BYTES
+        return await off_loop.run(_signed, self._key, self._algorithm, message, long=long)
 
     def sign_now(self, message: bytes) -> bytes:
         """Sign as `sign` does, and wait for it: for a root, which signs seldom and not in an event loop."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from handfast.io import off_loop
 from handfast.io.authorities import Authority
 from handfast.io.ca_lists import read_list
 from handfast.io.ledger.lists import ListHead, SharedLists
@@ -76,7 +77,9 @@ class SliceLists:
         if head is None or (held and held.head.number >= head.number):
             return
         text = await self._shared.content(head)
-        if text and _is_good(text, issuer, head.number, now):
+        if text is None:
+            return
+        if await off_loop.run(_is_good, text, issuer, head.number, now, long=len(text) > off_loop.LONG_BYTES):
             self._held[path] = _Held(head, text.decode("ascii"))
 
 

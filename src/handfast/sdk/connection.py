@@ -164,6 +164,7 @@ class HttpConnection(HttpToolsProtocol):
         """See that it reads."""
         super().resume_writing()
         self._writing.clear()
+        self._bound_closing()  # what is left of the last answer has to be read as well
 
     # What the parser calls.
 

@@ -197,9 +197,15 @@ def attributes(certificate: bytes) -> Attributes:
     DNS names are in lower case.
 
     Raises:
-        BadInput: it is not DER, or a name in it is not ASCII.
+        BadInput: it is not DER, lacks what every certificate has, or a name in it is not ASCII.
     """
-    fields = _fields(certificate)
+    try:
+        return _said(_fields(certificate))
+    except (IndexError, ValueError) as error:  # an element has fewer parts than its kind has
+        raise BadInput("this is no certificate") from error
+
+
+def _said(fields: tuple[bytes, ...]) -> Attributes:
     subject, extensions = _attributes(fields[4]), _extensions(fields)
     names = der.children(extensions[_NAMES]) if _NAMES in extensions else ()
     said = {field: tuple(subject.get(der.oid(oid), ())) for field, oid in SUBJECT_FIELDS.items()}

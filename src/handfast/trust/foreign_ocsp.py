@@ -40,6 +40,8 @@ WITHOUT_END_S = 300
 """So long counts an answer that does not say when the next one is due, and that was made for us alone."""
 
 _LATER = {ocsp.OCSPResponseStatus.TRY_LATER, ocsp.OCSPResponseStatus.INTERNAL_ERROR}
+_ALGORITHMS = {"sha1": sha1, "sha256": sha256}
+"""By these an answer may name the issuer: nobody needs another one."""
 _WORDS = {
     ocsp.OCSPCertStatus.GOOD: Word.GOOD,
     ocsp.OCSPCertStatus.REVOKED: Word.REVOKED,
@@ -117,8 +119,8 @@ def _not_ours(answer: ocsp.OCSPResponse, asked: Question) -> str:
     """Say why it answers another question, or nothing (RFC 6960 section 3.2, RFC 9654 section 2.1)."""
     if len(list(answer.responses)) != 1:
         return "it does not speak of exactly one certificate"
-    said = (answer.issuer_name_hash, answer.issuer_key_hash)
-    if answer.serial_number != asked.serial or said != _hashes(asked.ca, answer.hash_algorithm.name):
+    said, algorithm = (answer.issuer_name_hash, answer.issuer_key_hash), answer.hash_algorithm.name
+    if answer.serial_number != asked.serial or algorithm not in _ALGORITHMS or said != _hashes(asked.ca, algorithm):
         return "it speaks of another certificate"
     if any(one.critical for one in (*_others(answer), *answer.single_extensions)):
         return "it has a critical extension that is not known here"
@@ -135,15 +137,9 @@ def _nonce(answer: ocsp.OCSPResponse) -> bytes | None:
 
 
 def _hashes(ca: ForeignCa, algorithm: str) -> tuple[bytes, bytes]:
-    """Give the hashes of a CA's name and of its key's bits, or nothing by an algorithm that nobody needs."""
-    bits = content(der.children(ca.key)[1])[1:]
-    match algorithm:
-        case "sha1":
-            return sha1(ca.subject, usedforsecurity=False).digest(), sha1(bits, usedforsecurity=False).digest()
-        case "sha256":
-            return sha256(ca.subject).digest(), sha256(bits).digest()
-        case _:
-            return b"", b""
+    """Give the hashes of a CA's name and of its key's bits."""
+    bits, digest = content(der.children(ca.key)[1])[1:], _ALGORITHMS[algorithm]
+    return digest(ca.subject, usedforsecurity=False).digest(), digest(bits, usedforsecurity=False).digest()
 
 
 # When

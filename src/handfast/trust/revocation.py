@@ -101,8 +101,9 @@ def crl_plan(
     if number < 0 or number.bit_length() > 159:
         raise BadInput("a CRL's number is positive and fits into 20 octets")
     first: dict[str, Revoked] = {}
-    for one in sorted(live(revoked, now), key=lambda one: one.at):
-        first.setdefault(one.serial, one)
+    for one in live(revoked, now):
+        if one.at < first.setdefault(one.serial, one).at:
+            first[one.serial] = one
     # Backdated as leaves are: a host whose clock is behind would refuse every certificate for a list that is not valid yet.
     begin = whole_second(now) - BACKDATE
     window = Window(begin, whole_second(until or now + CRL_LIFE))

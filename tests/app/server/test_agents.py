@@ -287,10 +287,10 @@ async def test_an_agent_reports_of_itself_and_of_what_agents_see(event: dict[str
         {"acknowledged": "x" * 65},
         *(
             {"traffic": [COUNTED | {name: value}]}
-            for name, value in (("count", -1), ("count", 2**63), ("host", "h" * 1025))
+            for name, value in (("count", -1), ("count", 2**63), ("count", 2**62), ("host", "h" * 1025))
         ),
     ],
-    ids=["events", "findings", "a finding", "digest", "negative", "huge", "long"],
+    ids=["events", "findings", "a finding", "digest", "negative", "huge", "two of them are huge", "long"],
 )
 async def test_a_report_is_bounded(body: dict[str, Any], here: Site):
     """Too much of anything is bad input, and none of it is kept."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from contextlib import suppress
 from typing import Any, cast
 
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.requests import Request
 
 from handfast.app.server.build import endpoints
 from handfast.app.server.callers import Role
-from handfast.app.server.endpoints import MAX_BODY, Endpoint, openapi, problem, reader
+from handfast.app.server.endpoints import MAX_BODY, Endpoint, bounded_body, openapi, problem, reader
 from handfast.app.server.messages import AgentReport, CertificateRequest, JoinRequest, Message, RevocationRequest
 from handfast.app.server.platform import Platform
 from handfast.base.reasons import Reason
@@ -69,6 +71,21 @@ async def test_a_body_is_bounded_for_everybody(here: Site):
     """A stranger's body is read up to the bound and no further."""
     response = await raw(here.anonymous(), "POST", "/v1/agents/join", b" " * (MAX_BODY + 1))
     assert read_problem(response) == (400, "bad-input")
+
+
+async def test_a_body_in_crumbs_costs_no_more_than_its_size():
+    """What came before is not copied at each piece: who sends little at a time would make the server work much."""
+    left = MAX_BODY // 32
+
+    async def receive() -> dict[str, Any]:
+        nonlocal left
+        left -= 1
+        return {"type": "http.request", "body": bytes(32), "more_body": left > 0}
+
+    begun = time.process_time()
+    body = await bounded_body(Request({"type": "http", "headers": []}, receive))
+    assert len(body) == MAX_BODY
+    assert time.process_time() - begun < 3
 
 
 async def test_a_stranger_sends_no_body_where_nobody_may(here: Site):

@@ -146,6 +146,25 @@ async def test_an_authority_that_ended_is_refused(here: Site):
     assert here.server.platform.slices.revision == 0
 
 
+async def test_an_authority_that_ended_since_is_a_caution(here: Site):
+    """It must not stand in the way of other changes; one that is new in the file is refused all the same."""
+    old, gone = authority("Old", ends=timedelta(days=1)), authority("Gone", ends=timedelta(hours=23))
+    roots = old.cert_pem.decode()
+    assert not any("ended" in one for one in (await here.apply(world(roots=roots))).warnings)
+    here.clock.set(here.clock.now() + timedelta(days=1, minutes=1))
+    for shown in (await here.apply(world(roots=roots, more="y")), await here.apply(world(roots=roots, more="y"))):
+        assert [one for one in shown.warnings if "ended" in one] == [
+            f"acme: CN=Old ended on {old.cert.not_valid_after_utc:%Y-%m-%d}, so it does not count"
+        ]
+    assert here.server.platform.slices.revision == 2
+    with pytest.raises(BadInput, match="CN=Gone ended on"):
+        await here.apply(world(roots=roots + gone.cert_pem.decode()))
+    await here.apply(world(roots=authority("Next").cert_pem.decode()))
+    with pytest.raises(BadInput, match="CN=Old ended on"):
+        await here.apply(world(roots=roots))
+    assert here.server.platform.slices.revision == 3
+
+
 async def test_a_partner_cannot_bring_our_root(here: Site):
     """Nor a CA that has our name: no gateway could tell its leaves from ours."""
     ours = [read_ca(der) for der in here.server.platform.authorities.known_cas]

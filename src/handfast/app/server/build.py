@@ -151,7 +151,8 @@ class Server:
         await self.status.start()
         self.more_metrics.append(self.platform.rotation.metrics)
         follow = (self.platform.rotation.follow, self._follow_rotation, self.status.keep, self._seal, self._discover)
-        for work in (self.platform.slices.keep_fresh, self.platform.journal.follow, self._keep, self._prune, *follow):
+        tidy = (self._prune, self._settle)
+        for work in (self.platform.slices.keep_fresh, self.platform.journal.follow, self._keep, *tidy, *follow):
             self._tasks.add(asyncio.create_task(self._insist(work)))
 
     async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -187,12 +188,12 @@ class Server:
     async def _settle_interrupted(self) -> None:
         """Revoke what was about to be signed when something died: perhaps it was signed, and nobody has it by right."""
         now, ledger = self.platform.clock.now(), self.platform.ledger
-        interrupted = await ledger.interrupted(now - INTERRUPTED_AFTER)
-        events = [
-            revoked_event(record, RevocationReason.UNSPECIFIED, "server: its issuance was interrupted", now)
-            for record in interrupted
-        ]
-        await ledger.revoke([r.serial for r in interrupted], now, RevocationReason.UNSPECIFIED.value, events)
+        while interrupted := await ledger.interrupted(now - INTERRUPTED_AFTER):
+            events = [
+                revoked_event(record, RevocationReason.UNSPECIFIED, "server: its issuance was interrupted", now)
+                for record in interrupted
+            ]
+            await ledger.revoke([r.serial for r in interrupted], now, RevocationReason.UNSPECIFIED.value, events)
 
     def _admit(self, scope: MutableMapping[str, Any]) -> Caller:
         """Tell who calls, by what counts at this moment: a connection may be older than a revocation."""
@@ -230,6 +231,12 @@ class Server:
         async for _ in self.platform.rotation.settled.subscribe():
             self._kept.told(self.platform.authorities.counting)
             await self._renew()
+
+    async def _settle(self) -> None:
+        """Look after what others left: a server over the same ledger that died, or this one, killed and back within minutes."""
+        while True:
+            await self.platform.clock.sleep(INTERRUPTED_AFTER.total_seconds())
+            await self._settle_interrupted()
 
     async def _discover(self) -> None:
         await Discovery(self.platform).follow()

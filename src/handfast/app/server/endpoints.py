@@ -120,15 +120,16 @@ async def bounded_body(request: Request, most: int = MAX_BODY) -> bytes:
     Raises:
         BadInput: it is longer than ``most`` bytes.
     """
-    body, more = b"", True
+    body, more = bytearray(), True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body, more = body + message.get("body", b""), message.get("more_body", False)
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(body) > most:
             raise BadInput(f"the body is longer than {most} bytes")
-    return body
+    return bytes(body)
 
 
 def reader(body: type[Message | str] | None) -> Callable[[bytes], Any]:

@@ -203,7 +203,8 @@ class TrafficRow(Message):
     identity: Text
     method: Annotated[str, Meta(max_length=64)]
     code: Annotated[str, Meta(max_length=64)]
-    count: Annotated[int, Meta(ge=0)]
+    count: Annotated[int, Meta(ge=0, le=10**12)]
+    """Bounded so that the sums of many still fit the ledger's 64 bits: all share them."""
 
 
 ReportedEvent = Annotated[

@@ -125,7 +125,7 @@ class PartnerSlices(Slices):
 
 
 def _ended(world: World, now: datetime) -> dict[str, Refusal]:
-    """Say which authorities have a CA that does not count now: TLS refuses whatever it issued."""
+    """Say which authorities have a CA that does not count now: gateways refuse whatever is below it."""
     whys = {name: ended(one.cas, now) for name, one in world.authorities.items()}
     return {name: Refusal(Reason.CHAIN_ISSUER_EXPIRED, {"ca": why}) for name, why in whys.items() if why}
 

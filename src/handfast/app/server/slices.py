@@ -60,9 +60,15 @@ class Slices:
         self.world = World(authorities.trust_domain)
         self.revision = 0
         self.denied: frozenset[str] = frozenset()
+        self._alone = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Make the slice anew. An equal one wakes nobody."""
+        # A long list takes its time, and a slice from before it must not come after one that began later.
+        async with self._alone:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         latest = await self._ledger.latest_revision()
         if latest and latest.number != self.revision:
             self.world, self.revision = parse_world(latest.document), latest.number

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from handfast import __version__
 from handfast.access.authority import ForeignAuthority
 from handfast.access.authority_file import own_confusion
+from handfast.access.cautions import endings
 from handfast.access.effect import Effect, Traffic, as_text, effect
 from handfast.access.policy import Host
 from handfast.access.world import World
@@ -70,14 +71,14 @@ class Worlds:
         )
         number = await self.platform.ledger.apply(body, event.digest, event.requester, event.at, event)
         await self.platform.slices.refresh()
-        return _answer(number, body, world, change, changed=number != before)
+        return self._answer(number, body, world, change, changed=number != before)
 
     async def diff(self, _: Caller, __: Request, body: str) -> WorldAnswer:
         """Tell what an apply would change, and change nothing."""
         world, change = await self._weigh(body)
         latest = await self.platform.ledger.latest_revision()
         changed = latest is None or latest.digest != digest(body)
-        return _answer(self.platform.slices.revision, body, world, change, changed=changed)
+        return self._answer(self.platform.slices.revision, body, world, change, changed=changed)
 
     async def _weigh(self, text: str) -> tuple[World, Effect]:
         world = parse_world(text)
@@ -94,10 +95,14 @@ class Worlds:
         return world, effect(old, world, traffic, days=TRAFFIC_WINDOW.days)
 
     def _refuse_unfit(self, world: World) -> None:
-        """Refuse authorities of others that cannot count: with a CA that has ended, or one that could be taken for ours."""
+        """Refuse authorities of others that cannot count: with a CA that has ended, or one that could be taken for ours.
+
+        A CA that ended in the world in force is a caution: it lets nobody in, and must not stand in the way of other changes.
+        """
         ours, now = [read_ca(der) for der in self.platform.authorities.known_cas], self.platform.clock.now()
+        held = {ca.fingerprint for one in self.platform.slices.world.authorities.values() for ca in one.cas}
         for name, authority in world.authorities.items():
-            if why := ended(authority.cas, now):
+            if why := ended((ca for ca in authority.cas if ca.fingerprint not in held), now):
                 raise BadInput(why, key=f"authorities.{name}", hint="leave it out, or put its successor in its place")
             if why := _bad_list(authority, now):
                 raise BadInput(why, key=f"authorities.{name}.revocation", hint="give the newest whole list of that CA")
@@ -105,6 +110,15 @@ class Worlds:
                 raise BadInput(
                     why, key=f"authorities.{name}", hint="an authority of somebody else has a name and a key of its own"
                 )
+
+    def _answer(self, number: int, text: str, world: World, change: Effect, *, changed: bool) -> WorldAnswer:
+        return WorldAnswer(
+            revision=number,
+            digest=digest(text),
+            changed=changed,
+            effect=as_text(change).splitlines(),
+            warnings=[*warnings(world), *endings(world, self.platform.clock.now())],
+        )
 
     async def export(self, _: Caller, request: Request, __: None) -> Response:
         """Give the world file that counts, as it was written."""
@@ -172,13 +186,3 @@ def _host(host: Host) -> dict[str, Any]:
         "certificate": host.clients.certificate.value,
         "routes": len(host.routes),
     }
-
-
-def _answer(number: int, text: str, world: World, change: Effect, *, changed: bool) -> WorldAnswer:
-    return WorldAnswer(
-        revision=number,
-        digest=digest(text),
-        changed=changed,
-        effect=as_text(change).splitlines(),
-        warnings=list(warnings(world)),
-    )
