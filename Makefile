@@ -10,7 +10,7 @@ up: $(VENV)/ready ## Start Handfast on this machine, with a demo service behind 
 	@$(BIN)/handfast up
 
 test: $(VENV)/ready-dev ## Run all tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(VENV)/ready-dev ## Look at style, types, layers
 	@$(BIN)/ruff check
@@ -22,7 +22,6 @@ bench: $(VENV)/ready-dev ## Measure, beside peers, in one run each
 	@$(BIN)/python -m bench.revocation
 	@$(BIN)/python -m bench.issuance
 	@$(BIN)/python -m bench.status
-	@$(BIN)/python -m bench.issuance
 
 # Locked dependencies, each with its hash; then this checkout itself.
 $(VENV)/ready: requirements.lock pyproject.toml

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from handfast.io import pkcs8, sealed_files
 from tests.support.golden import Goldens
 
 TESTS = Path(__file__).parent
@@ -15,7 +16,7 @@ PURE = ("base", "trust", "access", "envoy", "doctor")
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("dev"), max_examples=200, derandomize=True, print_blob=True)
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=120, derandomize=True, print_blob=True)
 settings.load_profile("ci" if IN_CI else "dev")
 
 _GOLDENS = pytest.StashKey[Goldens]()
@@ -50,6 +51,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"not installed: {', '.join(missing)}", pytrace=False)
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(autouse=True)
+def guesses_cost_little(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derive keys from passphrases at once, but where that is what is tested: in earnest each takes 0.15 s and more."""
+    if request.path.stem not in {"test_pkcs8", "test_sealed_files"}:
+        monkeypatch.setattr(pkcs8, "SCRYPT_P", 1)
+        monkeypatch.setattr(pkcs8, "SCRYPT_N", 2**10)
+        monkeypatch.setattr(sealed_files, "SCRYPT_N", 2**10)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

@@ -108,7 +108,7 @@ def servers(folder: Path, database: str, count: int, passphrase: str = "") -> It
             if number and not passphrase:
                 one.data.mkdir(mode=0o700)
                 shutil.copytree(running[0].data / "authority", one.data / "authority")
-            one.start("--trust-domain", DOMAIN)
+            one.start("--trust-domain", DOMAIN, "--settle", "2")
         yield running
     finally:
         for one in running:

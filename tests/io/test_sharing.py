@@ -29,13 +29,6 @@ DOMAIN = TrustDomain("example.org")
 PASSPHRASE = Passphrase(b"correct horse battery staple")
 
 
-@pytest.fixture(autouse=True)
-def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derive keys quickly: what guessing costs is the matter of others."""
-    monkeypatch.setattr("handfast.io.sealed_files._COST", 16)
-    monkeypatch.setattr("handfast.io.pkcs8.SCRYPT_N", 16)
-
-
 @dataclass
 class Here:
     """One server's directory over the ledger."""

@@ -41,13 +41,6 @@ __all__ = ["own_server", "postgres", "postgres_store"]
 PASSPHRASE = Passphrase(b"correct horse battery staple")
 
 
-@pytest.fixture(autouse=True)
-def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derive keys quickly."""
-    monkeypatch.setattr("handfast.io.sealed_files._COST", 16)
-    monkeypatch.setattr("handfast.io.pkcs8.SCRYPT_N", 16)
-
-
 @dataclass
 class Fleet:
     """Servers over one database, on one clock. Each has a directory of its own, and nothing is copied."""

@@ -23,7 +23,7 @@ from handfast.io.sealed import Passphrase
 
 MAX_FILES_BYTES = 1024 * 1024
 MAX_SEALED_BYTES = MAX_FILES_BYTES + 1024
-_COST, _BLOCK, _TIMES = 1 << 16, 8, 2
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**16, 8, 2
 _MAGIC = b"handfast sealed files 1\n"
 _NONCE = 12
 
@@ -66,5 +66,5 @@ class FilesKey:
 
 def derive(passphrase: Passphrase, salt: str) -> FilesKey:
     """Derive the key. ``salt`` is the installation's own, so that no two of them share a table of guesses."""
-    scrypt = Scrypt(salt=salt.encode(), length=32, n=_COST, r=_BLOCK, p=_TIMES)
+    scrypt = Scrypt(salt=salt.encode(), length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P)
     return FilesKey(scrypt.derive(passphrase.secret))

@@ -34,13 +34,6 @@ __all__ = ["postgres"]
 PASSPHRASE = Passphrase(b"0123456789abcdef")
 
 
-@pytest.fixture(autouse=True)
-def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Derive keys quickly."""
-    monkeypatch.setattr("handfast.io.sealed_files._COST", 16)
-    monkeypatch.setattr("handfast.io.pkcs8.SCRYPT_N", 16)
-
-
 async def handfast(*words: str) -> Shown:
     return await asyncio.to_thread(run, *words)
 

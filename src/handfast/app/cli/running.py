@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -14,6 +14,17 @@ from handfast.app.cli import serving
 from handfast.app.cli.starting import starts
 from handfast.app.up import UpConfig
 from handfast.trust.rotation import SETTLE, Pace
+
+_SETTLE_S = SETTLE.total_seconds()
+SettleOption: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        help="How many seconds a step of a rotation may take to get around. Fewer are safe only where all is on this host.",
+        min=0.2,
+        max=60,
+        hidden=True,
+    ),
+]
 
 
 @starts
@@ -25,15 +36,7 @@ def run(
         Path | None, typer.Option(help="Another Envoy than the one that came along.", dir_okay=False)
     ] = None,
     workers: Annotated[int, typer.Option(help="Envoy's worker threads.", min=1, max=64)] = min(os.cpu_count() or 2, 4),
-    settle: Annotated[
-        float,
-        typer.Option(
-            help="How many seconds a step of a rotation may take to get around. Fewer are safe only where all is on this host.",
-            min=0.2,
-            max=60,
-            hidden=True,
-        ),
-    ] = SETTLE.total_seconds(),
+    settle: SettleOption = _SETTLE_S,
 ) -> None:
     """Start everything on this machine: the server, an agent, Envoy. Ctrl-C stops it.
 
@@ -57,6 +60,7 @@ def run_server(
         list[str] | None, typer.Option(help="A DNS name that the API is reached by. May come again.")
     ] = None,
     trust_domain: Annotated[str, typer.Option(help="The trust domain, at the first start without a world file.")] = "",
+    settle: SettleOption = _SETTLE_S,
 ) -> None:
     """Start the control plane alone, without an agent and a gateway. Ctrl-C stops it.
 
@@ -69,4 +73,5 @@ def run_server(
       handfast server --database @/etc/handfast/database
     """
     names = tuple(dict.fromkeys(["localhost", *(name or [])]))
-    serving.serve_alone(replace(config, names=names, trust_domain=trust_domain), shown)
+    pace = Pace(timedelta(seconds=settle))
+    serving.serve_alone(replace(config, names=names, trust_domain=trust_domain, pace=pace), shown)
