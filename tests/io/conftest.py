@@ -1,9 +1,12 @@
-"""The two stores. A test that asks for ``store`` runs on both."""
+"""The two stores, of which a test that asks for ``store`` gets each; and where an authority is made, with a root that is elsewhere."""
 
 from pathlib import Path
 
 import pytest
 
+from handfast.io.authority_sources import Place
+from tests.io.authority_parts import DOMAIN
+from tests.support.offline_root import OfflineRoot, offline_root
 from tests.support.postgres_fixtures import own_server, postgres, postgres_store
 from tests.support.stores import PostgresStore, SqliteStore, Store
 
@@ -17,3 +20,15 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return SqliteStore(tmp_path / "store.db")
     server = request.getfixturevalue("postgres")
     return PostgresStore(server, await server.create_database())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Give an empty data directory of a trust domain."""
+    return Place(data=tmp_path / "data", trust_domain=DOMAIN)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> OfflineRoot:
+    """Give a root in the hands of plain openssl."""
+    return offline_root(tmp_path / "root")

@@ -38,17 +38,6 @@ from tests.support import tokens
 from tests.support.offline_root import OfflineRoot, offline_root, openssl
 from tests.trust.material import request
 
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(data=tmp_path / "data", trust_domain=DOMAIN)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> OfflineRoot:
-    return offline_root(tmp_path / "root")
-
-
 # --- made here, with chosen keys
 
 

@@ -7,7 +7,6 @@ import stat
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -17,21 +16,20 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import create_authority, open_authority
-from handfast.io.authority_graph import graph
-from handfast.io.authority_sources import Place, generate
+from handfast.io.authority_sources import Place
 from handfast.io.ca_certificates import DEFAULT, Wanted
 from handfast.io.ca_responder import CaResponder
 from handfast.io.clock import SystemClock
 from handfast.io.generations import Generations
 from handfast.io.next_authority import waits
-from handfast.io.signed_chains import RESPONDER_REQUEST, Signed, ask, install, read_signed
+from handfast.io.signed_chains import RESPONDER_REQUEST, ask, install, read_signed
 from handfast.io.signers import KeyKind
 from handfast.io.token_uri import parse_token_uri
 from handfast.trust import rotation
 from handfast.trust.constraints import permitted
-from handfast.trust.facts import facts, pem, pem_certificates
+from handfast.trust.facts import facts, pem
 from handfast.trust.ocsp import parse_request
-from handfast.trust.rotation import Stage, Step, Verb
+from handfast.trust.rotation import Stage
 from tests.io.authority_parts import (
     DOMAIN,
     PASSPHRASE,
@@ -44,17 +42,6 @@ from tests.io.authority_parts import (
 )
 from tests.support import tokens
 from tests.support.offline_root import OfflineRoot, offline_root, openssl
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(data=tmp_path / "data", trust_domain=DOMAIN)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> OfflineRoot:
-    return offline_root(tmp_path / "root")
-
 
 # --- an offline root
 
@@ -352,185 +339,3 @@ async def test_a_key_that_was_not_asked_for_may_not_answer(place: Place, root: O
         install(place, read_signed(chain + old, root.crl().read_bytes()), now(), root.fingerprint)
     assert set(caught.value.refusal.evidence) == {"responder_key"}
     assert not place.authority.exists()
-
-
-# --- a new root
-
-
-def begun(generations: Generations) -> tuple[rotation.Generation, ...]:
-    """Begin the rotation of the root."""
-    rows = rotation.begin(generations.rows, now(), root=True)
-    assert isinstance(rows, tuple)
-    generations.check_root(2)
-    return rows
-
-
-@openssl_needed
-async def test_a_new_root_that_is_elsewhere_waits_for_a_rotation(place: Place, root: OfflineRoot):
-    """It is confirmed by its fingerprint; nothing of what issues is touched; a rotation of the root takes both, and can do so twice."""
-    generate(place, DEFAULT, KeyKind.P256, now())
-    before = {path.name: path.read_bytes() for path in place.authority.iterdir()}
-    back = await signed(place, root)
-    with pytest.raises(Refused) as caught:
-        install(place, back, now())
-    assert caught.value.refusal.reason is Reason.AUTHORITY_UNCONFIRMED
-    assert install(place, back, now(), root.fingerprint) is True
-    assert {path.name: path.read_bytes() for path in place.authority.iterdir() if path.is_file()} == before
-
-    generations = Generations(place.authority, DOMAIN, None)
-    generations.settle(generations.first(now()))
-    rows = begun(generations)
-    made = generations.make(rows[-1], rows, now())
-    assert not waits(place.authority)
-    assert generations.make(rows[-1], rows, now()) == made
-    generations.settle(rotation.taken(made, Step(Verb.PUBLISH, 2), now()))
-    assert generations.roots == (opened(place).root_der, back.root_der)
-    assert generations.delivered[1].issuing_der == back.issuing_der
-    assert len(generations.root_crls()) == 2
-    assert not (place.authority / "generations" / "0002" / "root-key.pem").exists()
-    generations.settle(rotation.taken(generations.rows, Step(Verb.BACK, 2), now()))
-    assert generations.current.root_der == opened(place).root_der
-
-
-@openssl_needed
-async def test_a_rotation_of_the_issuing_ca_does_not_take_a_new_root(place: Place, root: OfflineRoot):
-    """Nobody would trust it yet: it is said before anything is begun, with what to do."""
-    generate(place, DEFAULT, KeyKind.P256, now())
-    install(place, await signed(place, root), now(), root.fingerprint)
-    generations = Generations(place.authority, DOMAIN, None)
-    generations.settle(generations.first(now()))
-    with pytest.raises(BadInput, match="of another root") as caught:
-        generations.check_root(1)
-    assert "rotate --root" in caught.value.hint
-    assert waits(place.authority)
-
-
-@openssl_needed
-async def test_one_waits_at_a_time(place: Place, root: OfflineRoot):
-    """A second one would take the first one's place, and its key."""
-    generate(place, DEFAULT, KeyKind.P256, now())
-    install(place, await signed(place, root), now(), root.fingerprint)
-    again = await signed(place, root)
-    with pytest.raises(BadInput, match="waits for a rotation already"):
-        install(place, again, now(), root.fingerprint)
-    assert place.requested.exists()
-
-
-@openssl_needed
-async def test_an_authority_of_another_trust_domain_is_not_followed(place: Place, root: OfflineRoot):
-    """Whoever mixes up two data directories is told at once, not by a server that does not start."""
-    generate(place, DEFAULT, KeyKind.P256, now())
-    other = Place(data=place.data, trust_domain=TrustDomain("example.com"))
-    with pytest.raises(BadInput, match=r"is of example\.org"):
-        install(other, await signed(other, root), now(), root.fingerprint)
-
-
-# --- CAs between
-
-
-async def below(place: Place, policy: OfflineRoot, root: OfflineRoot, *, crl: bool = True) -> Signed:
-    """Have the issuing CA signed by a CA that the root signed."""
-    chain = policy.sign(await requested(place)).read_bytes() + root.pem.read_bytes()
-    return read_signed(chain, root.crl().read_bytes() + (policy.crl().read_bytes() if crl else b""))
-
-
-@openssl_needed
-async def test_a_chain_with_a_ca_between_is_installed_and_verified(place: Place, root: OfflineRoot, tmp_path: Path):
-    """Peers send both; the bundle is the root alone; each CA has its list."""
-    back = await below(place, root.below(tmp_path / "policy"), root)
-    assert install(place, back, now(), root.fingerprint) is False
-    made = opened(place)
-    assert pem_certificates(made.chain_pem) == (back.issuing_der, *back.between)
-    assert pem_certificates(made.bundle_pem) == (back.root_der,)
-    await openssl_verifies(place, tmp_path, "payments.internal")
-    assert [node.kind for node in graph(place.authority)] == ["root", "between", "issuing"]
-    generations = Generations(place.authority, DOMAIN, None)
-    generations.settle(generations.first(now()))
-    assert generations.known_cas == (back.root_der, *back.between, back.issuing_der)
-    issuers = [x509.load_pem_x509_crl(text.encode()).issuer.rfc4514_string() for text in generations.root_crls()]
-    assert issuers == [facts(der).subject for der in (back.root_der, *back.between)]
-
-
-@openssl_needed
-async def test_two_between_are_put_in_their_order(place: Place, root: OfflineRoot, tmp_path: Path):
-    """Whatever the order in the file."""
-    upper = root.below(tmp_path / "upper", length=2)
-    lower = upper.below(tmp_path / "lower", name="Example Lower")
-    lower.sign(await requested(place))
-    held = (upper.pem, root.pem, lower.directory / "issuing.pem", lower.pem)
-    lists = b"".join(one.crl().read_bytes() for one in (upper, root, lower))
-    back = read_signed(b"".join(one.read_bytes() for one in held), lists)
-    assert [facts(der).subject for der in back.between] == ["CN=Example Lower", "CN=Example Policy"]
-    install(place, back, now(), root.fingerprint)
-    await openssl_verifies(place, tmp_path, "payments.internal")
-
-
-@openssl_needed
-async def test_without_the_list_of_a_ca_between_nothing_is_installed(place: Place, root: OfflineRoot, tmp_path: Path):
-    """TLS with lists wants one of each: every client would be refused at the first revocation. It is said whose is missing."""
-    back = await below(place, root.below(tmp_path / "policy"), root, crl=False)
-    with pytest.raises(BadInput, match=r"CN=Example Policy is missing"):
-        install(place, back, now(), root.fingerprint)
-    assert not place.authority.exists()
-
-
-@openssl_needed
-@pytest.mark.parametrize(
-    ("bend", "finding"),
-    [
-        ({"length": 0}, "between_1_path_length"),
-        ({"more": "nameConstraints = critical,permitted;DNS:other.example"}, "name_constraints"),
-        ({"more": "nameConstraints = critical,permitted;URI:example.com"}, "between_1_name_constraints"),
-        ({"more": "extendedKeyUsage = serverAuth"}, "between_1_extended_key_usage"),
-        ({"more": "subjectAltName = URI:spiffe://example.com"}, "between_1_uri"),
-        ({"days": 200}, "window"),
-    ],
-    ids=str,
-)
-async def test_each_fault_of_a_ca_between_is_found(
-    place: Place, root: OfflineRoot, tmp_path: Path, bend: dict[str, Any], finding: str
-):
-    """By its own name; nothing is installed."""
-    back = await below(place, root.below(tmp_path / "policy", **bend), root)
-    with pytest.raises(Refused) as caught:
-        install(place, back, now(), root.fingerprint)
-    assert finding in caught.value.refusal.evidence
-    assert not place.authority.exists()
-
-
-@openssl_needed
-async def test_the_limits_of_a_ca_between_bind_what_is_issued(place: Place, root: OfflineRoot, tmp_path: Path):
-    """As strictly as its own: what openssl would refuse is not signed."""
-    limits = "nameConstraints = critical,permitted;DNS:internal,permitted;URI:example.org"
-    policy = root.below(tmp_path / "policy", more=limits)
-    csr = await requested(place, Wanted(constraints=permitted(DOMAIN, ["internal"])))
-    chain = policy.sign(csr).read_bytes() + root.pem.read_bytes()
-    back = read_signed(chain, root.crl().read_bytes() + policy.crl().read_bytes())
-    install(place, back, now(), root.fingerprint)
-    assert len(opened(place).issuer_facts.constraints) == 2
-    await openssl_verifies(place, tmp_path, "payments.internal")
-
-
-@openssl_needed
-async def test_a_ca_between_without_the_one_above_it_is_no_chain(place: Place, root: OfflineRoot, tmp_path: Path):
-    """All certificates up to the root are wanted."""
-    policy = root.below(tmp_path / "policy")
-    policy.sign(await requested(place))
-    text = (policy.directory / "issuing.pem").read_bytes() + root.pem.read_bytes()
-    with pytest.raises(BadInput, match="no chain"):
-        read_signed(text, root.crl().read_bytes())
-
-
-@openssl_needed
-async def test_a_spoilt_chain_does_not_open(place: Place, root: OfflineRoot, tmp_path: Path):
-    """A CA between that signed nothing here, or a list of another: the file is named at the start."""
-    install(place, await below(place, root.below(tmp_path / "policy"), root), now(), root.fingerprint)
-    good = (place.authority / "between.pem").read_text()
-    (place.authority / "between.pem").write_text(root.below(tmp_path / "other").pem.read_text())
-    with pytest.raises(BadInput, match="not signed by"):
-        opened(place)
-    (place.authority / "between.pem").write_text(good)
-    (place.authority / "between.crl.pem").write_text((place.authority / "root.crl.pem").read_text())
-    with pytest.raises(BadInput, match="not signed by") as caught:
-        opened(place)
-    assert caught.value.file.endswith("between.crl.pem")

@@ -273,7 +273,7 @@ def _http_manager(host: Host, gateway: Gateway, headers: list[str]) -> Resource:
 
 
 def _router() -> Resource:
-    """Pass requests on. Counters by response class and service cost each request 5 µs; those of the listener say it as well."""
+    """Pass requests on. Counters by response class and service cost each request some µs; those of the listener say it as well."""
     return {
         "name": "router",
         "typed_config": {"@type": types.ROUTER, "suppress_envoy_headers": True, "dynamic_stats": False},

@@ -14,23 +14,21 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import unquote
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from handfast.access.identify import identify, standing
+from handfast.app.agent.questions import asked_at
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import to_unix
 from handfast.io.files import read_secret, write_secret
 from handfast.io.ports import Clock
-from handfast.trust.facts import CertificateFacts, facts, pem_certificates
+from handfast.trust.facts import CertificateFacts, facts
 
 LIFE = timedelta(hours=1)
 MOST_TOKENS = 10_000
@@ -96,22 +94,13 @@ class Sessions:
     def app(self) -> Starlette:
         """Give the application that Envoy asks, on a socket that is open to our own user alone."""
 
-        async def mint(request: Request) -> Response:
-            body = b""
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MOST_BODY:
-                    return PlainTextResponse("too long", 413)
-            try:
-                leaf = pem_certificates(unquote(body.decode("ascii", "replace")))[0]
-                minted = self.token_for(leaf, request.headers.get("host", ""))
-            except BadInput as error:
-                return PlainTextResponse(str(error), 400)
+        async def mint(host: str, leaf: bytes) -> Response:
+            minted = self.token_for(leaf, host)
             if isinstance(minted, Refusal):
                 return PlainTextResponse(minted.reason.value, 403)
             return PlainTextResponse(f"{minted.renew} {minted.ends} {minted.token}")
 
-        return Starlette(routes=[Route("/session", mint, methods=["POST"])])
+        return asked_at("/session", MOST_BODY, mint)
 
 
 def _open_key(path: Path) -> ec.EllipticCurvePrivateKey:

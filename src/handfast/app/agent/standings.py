@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from urllib.parse import unquote
 
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from handfast.access.authority import ForeignAuthority
+from handfast.app.agent.questions import asked_at
 from handfast.app.client import Api
 from handfast.app.server.standing_messages import StandingAnswer, StandingRequest
-from handfast.base.refusal import BadInput, HandfastError
+from handfast.base.refusal import HandfastError
 from handfast.io.ports import Clock
 from handfast.io.standings import Standings
-from handfast.trust.facts import fingerprint, pem, pem_certificates
+from handfast.trust.facts import fingerprint, pem
 from handfast.trust.standing import Standing
 
 MOST_BODY = 256 * 1024
@@ -62,19 +60,10 @@ class GatewayStandings:
     def app(self) -> Starlette:
         """Give the application that Envoy asks, on a socket that is open to our own user alone."""
 
-        async def ask(request: Request) -> Response:
-            body = b""
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MOST_BODY:
-                    return PlainTextResponse("too long", 413)
-            try:
-                leaf = pem_certificates(unquote(body.decode("ascii", "replace")))[0]
-            except BadInput as error:
-                return PlainTextResponse(str(error), 400)
-            known = await self.of(request.headers.get("host", ""), leaf)
+        async def say(authority: str, leaf: bytes) -> Response:
+            known = await self.of(authority, leaf)
             if known is None:
                 return PlainTextResponse("nobody is asked for this authority", 404)
             return PlainTextResponse(f"{known.word} {known.until} {known.renew}")
 
-        return Starlette(routes=[Route("/standing", ask, methods=["POST"])])
+        return asked_at("/standing", MOST_BODY, say)

@@ -313,10 +313,8 @@ async def build_server(config: ServerConfig, clock: Clock) -> Server:
 async def _server(config: ServerConfig, clock: Clock, database: Database) -> Server:
     authorities = await _authorities(config, clock, database)
     ledger, metrics = await SqlLedger.open(database), Metrics()
-    rotations, sharing = (
-        Rotations(database, ledger),
-        await open_sharing(config.directory / AUTHORITY, config.passphrase, database),
-    )
+    rotations = Rotations(database, ledger)
+    sharing = await open_sharing(config.directory / AUTHORITY, config.passphrase, database)
     shared = SharedLists(database) if database.has_others else None
     slices = PartnerSlices(config.directory, authorities, ledger, rotations, clock, shared)
     rotation = Rotation(authorities, rotations, slices, ledger, clock, sharing, config.pace)
