@@ -130,7 +130,10 @@ class CaResponder:
         if not may_answer(der, above, signer.public_key_der):
             key_places.close(signer)
             raise BadInput("this is not a key that may answer OCSP for the issuing CA", file=str(path), hint=_REMOVE)
-        return delegate if self._counts(delegate) else None
+        if self._counts(delegate):
+            return delegate
+        key_places.close(signer)
+        return None
 
     def _counts(self, delegate: Delegate) -> bool:
         return delegate.seen.window.contains(self.clock.now())
