@@ -1,7 +1,7 @@
 """Several trust domains in one server: each is a control plane of its own, with its authority, ledger, world, socket and API.
 
-Nothing is shared but the process, so nothing of one can be accepted for another: there is no list in which both stand, and a
-client of one does not get past the TLS of the other. The first trust domain lies in the data directory itself, the others in
+Nothing is shared but the process, and where that is PostgreSQL the database, in which each has a schema: so nothing of one can be accepted
+for another, there is no list in which both stand, and a client of one does not get past the TLS of the other. The first trust domain lies in the data directory itself, the others in
 ``domains/NAME`` within it, where every command finds them by ``--data``.
 """
 

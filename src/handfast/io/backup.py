@@ -20,7 +20,7 @@ import secrets
 import shutil
 import sqlite3
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -30,7 +30,7 @@ from urllib.parse import quote
 from handfast.base.events import PlatformRestored
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.io import files
-from handfast.io.backup_check import check_together
+from handfast.io.backup_check import FIRST, check_together, homes
 from handfast.io.encoding import decode, encode, encode_event, from_plain
 from handfast.io.ids import new_event_id
 from handfast.io.ledger.events import to_micros
@@ -43,6 +43,10 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 JUMP = 1 << 32
 """By how much numbers jump ahead at a restoration: more than any platform gives out between a backup and its use."""
+TakeOut = Callable[[str, Path], None]
+"""Write the ledger of a path below the data directory, which is elsewhere, as a SQLite file."""
+PutIn = Callable[[Mapping[str, Path]], None]
+"""Take SQLite ledgers, by their path below the data directory, elsewhere: all of them, or none."""
 _CHUNK = 1 << 20
 _TRIES = 5
 _NOT_KEPT = re.compile(r"lock|.*\.(log|log\.\d+|sock|tmp|sqlite-wal|sqlite-shm)", re.DOTALL)
@@ -51,6 +55,7 @@ _COUNTERS = ("crl", "generation")
 _JUMP_COUNTER = """insert into meta (key, value) values (?1, cast(?2 as text))
     on conflict (key) do update set value = cast(cast(meta.value as integer) + ?2 as text)"""
 _ONE = "leave --database out, or move away what is no ledger of this platform any more"
+_NAME_DATABASE = "is it in a PostgreSQL database? Name that with --database"
 _WHOLE = "make the backup anew, or copy the archive again"
 
 
@@ -73,15 +78,16 @@ class Manifest:
     open_keys: tuple[str, ...]
 
 
-def back_up(data: Path, archive: Path, now: datetime, take_out: Callable[[Path], None] | None = None) -> Manifest:
+def back_up(data: Path, archive: Path, now: datetime, take_out: TakeOut | None = None) -> Manifest:
     """Write the archive of a data directory, mode 0600. The platform may run meanwhile; no writer waits for it.
 
     The files are read before the ledger is: so all that they hold was recorded by then. Where an authority changes in
-    between, all is read again. ``take_out`` writes the ledger as a SQLite file where that is in another database.
+    between, all is read again. ``take_out`` writes the ledgers that are in another database as SQLite files: the directory's own, and those
+    of further trust domains that have an authority in it and no ledger.
 
     Raises:
-        BadInput: there is no ledger in the directory, it is another authority's, or the archive is there already, or cannot
-            be written.
+        BadInput: there is no ledger in the directory, it is another authority's, an authority in it has none, or the archive
+            is there already, or cannot be written.
         Unavailable: the disk is full, or the authorities change again and again.
     """
     if take_out is None and not (data / LEDGER).is_file():
@@ -97,8 +103,7 @@ def back_up(data: Path, archive: Path, now: datetime, take_out: Callable[[Path],
         for _ in range(_TRIES):
             kept = _read_files(data)
             ledgers = {path: _snapshot(data / path, stage / f"{number}") for number, path in enumerate(_ledgers(data))}
-            if take_out:
-                ledgers[LEDGER] = _taken_out(take_out, stage / LEDGER, kept)
+            ledgers |= _elsewhere(kept, ledgers, take_out, stage)
             if _authorities(_read_files(data)) == _authorities(kept):
                 break
         else:
@@ -109,14 +114,12 @@ def back_up(data: Path, archive: Path, now: datetime, take_out: Callable[[Path],
     return manifest
 
 
-def restore(
-    archive: Path, data: Path, now: datetime, requester: str, put_in: Callable[[Path], None] | None = None
-) -> Manifest:
+def restore(archive: Path, data: Path, now: datetime, requester: str, put_in: PutIn | None = None) -> Manifest:
     """Put an archive's files into ``data``, which must not exist or be empty. It appears whole, or not at all.
 
     All files get mode 0600. In each ledger the numbers of revocation lists and events jump ahead, past all that may have been
-    given out since the backup, and an event tells of the restoration. ``put_in`` takes the ledger to another database, and
-    then it is not in the directory.
+    given out since the backup, and an event tells of the restoration. ``put_in`` takes the ledgers of all trust
+    domains to another database, all or none, and then they are not in the directory.
 
     Raises:
         BadInput: the archive is damaged or is none, or there is something in the directory.
@@ -135,8 +138,10 @@ def restore(
             restored = PlatformRestored(id=new_event_id(), at=now, backup_at=manifest.made_at, requester=requester)
             _go_on(stage / ledger, restored)
         if put_in:
-            put_in(stage / LEDGER)
-            (stage / LEDGER).unlink()
+            moved = _owned(stage)
+            put_in(moved)
+            for file in moved.values():
+                file.unlink()
     return manifest
 
 
@@ -166,6 +171,12 @@ def _wanted(data: Path) -> Iterator[Path]:
 def _ledgers(data: Path) -> list[str]:
     """Give the ledgers' paths below ``data``: its own, and those of other trust domains in it."""
     return [str(path.relative_to(data)) for path in _wanted(data) if path.name == LEDGER]
+
+
+def _owned(data: Path) -> dict[str, Path]:
+    """Give the ledgers below ``data`` that belong to an authority there, and its own, by path."""
+    own = {str(home / LEDGER) for home in homes(_read_files(data))} | {LEDGER}
+    return {path: data / path for path in _ledgers(data) if path in own}
 
 
 def _read_files(data: Path) -> dict[str, bytes]:
@@ -208,11 +219,22 @@ def _snapshot(ledger: Path, copy: Path) -> Path:
     return copy
 
 
-def _taken_out(take_out: Callable[[Path], None], copy: Path, kept: dict[str, bytes]) -> Path:
-    copy.unlink(missing_ok=True)
-    take_out(copy)
-    check_together(copy, kept)
-    return copy
+def _elsewhere(
+    kept: dict[str, bytes], ledgers: Mapping[str, Path], take_out: TakeOut | None, stage: Path
+) -> dict[str, Path]:
+    """Take out the ledgers that are not in the directory: an authority without its ledger would be of no use."""
+    taken = {}
+    for number, home in enumerate(dict.fromkeys([FIRST, *homes(kept)])):
+        path = str(home / LEDGER)
+        if path in ledgers:
+            continue
+        if take_out is None:
+            raise BadInput("there is an authority here, and no ledger", file=str(home), hint=_NAME_DATABASE)
+        taken[path] = stage / f"taken-{number}"
+        taken[path].unlink(missing_ok=True)
+        take_out(path, taken[path])
+        check_together(taken[path], kept, home)
+    return taken
 
 
 def _manifest(kept: dict[str, bytes], ledgers: dict[str, Path], now: datetime) -> Manifest:

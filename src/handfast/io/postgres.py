@@ -4,7 +4,7 @@ Decides how units of work share a commit: what is asked for while the group befo
 group is one transaction and few round trips; where a unit fails, the transaction is rolled back and done again with a
 savepoint around each unit. Refuses to know what is stored.
 
-Writers take turns, over all processes: a group begins with an advisory lock that its commit releases. So numbers that a
+Writers of one ledger take turns, over all processes: a group begins with an advisory lock that its commit releases. So numbers that a
 column counts up become visible in their order, a reader that pages by them skips nothing, and two groups never deadlock.
 
 A connection that ends before the commit was sent has written nothing, and the group is tried once more on a new one. One
@@ -24,17 +24,20 @@ from handfast.base.refusal import BadInput, HandfastError, Unavailable
 from handfast.io.database import Committed, Conflict, Database, Heard, Outcome, Result, Row, Step, Unit, Value
 from handfast.io.migrations import HISTORY, Migration, for_postgres, load, pending
 from handfast.io.postgres_batches import Batch, Tables, batches, by_step, joinable, numbered
-from handfast.io.postgres_hearing import CHANNEL, Hearing
+from handfast.io.postgres_hearing import Hearing
 from handfast.io.postgres_session import (
     CONNECT_SECONDS,
     Address,
     Pool,
     Session,
+    check_schema,
     connect,
     gone,
     not_connected,
+    quoted,
     translated,
 )
+from handfast.io.schemas import channel, lock, make
 
 MAX_GROUP = 256
 MAX_GROUP_STEPS = 4096
@@ -42,13 +45,13 @@ MAX_QUEUE = 10_000
 READERS = 4
 CLOSE_SECONDS = 15.0
 MIGRATE_SECONDS = 600.0
-LOCK = int.from_bytes(b"handfast", "big")
-BEGIN = f"begin; select pg_advisory_xact_lock({LOCK})"
 
 _TABLES = "select relname from pg_class where relkind in ('r', 'p', 'v', 'm') and pg_table_is_visible(oid)"
 _REFERENCES = """select one.relname, other.relname from pg_constraint
-    join pg_class one on one.oid = conrelid join pg_class other on other.oid = confrelid where contype = 'f'"""
-_TRIGGERS = "select relname from pg_trigger join pg_class on pg_class.oid = tgrelid where not tgisinternal"
+    join pg_class one on one.oid = conrelid join pg_class other on other.oid = confrelid
+    where contype = 'f' and pg_table_is_visible(one.oid)"""
+_TRIGGERS = """select relname from pg_trigger join pg_class on pg_class.oid = tgrelid
+    where not tgisinternal and pg_table_is_visible(tgrelid)"""
 
 
 class PostgresDatabase(Database):
@@ -59,6 +62,8 @@ class PostgresDatabase(Database):
     def __init__(self, address: Address, writer: Session, readers: Pool, tables: Tables) -> None:
         """Take an open connection and a pool of readers; `open` makes them."""
         self._address, self._readers, self._tables = address, readers, tables
+        self._begin = f"begin; {lock(address.schema)}"
+        self._notify = f"notify {quoted(channel(address.schema))}; "
         self._writer: Session | None = writer
         self._queue: deque[Unit] = deque()
         self._wanted = asyncio.Event()
@@ -78,7 +83,7 @@ class PostgresDatabase(Database):
         writer = await connect(address)
         try:
             await check_encoding(writer)
-            await migrate(writer, load() if migrations is None else migrations)
+            await migrate(writer, load() if migrations is None else migrations, address.schema)
             tables = await _tables(writer)
             readers = await _readers(address)
         except Exception as error:  # noqa: BLE001 - each becomes one of ours, or stays as it is
@@ -212,9 +217,9 @@ class PostgresDatabase(Database):
 
     async def _together(self, writer: Session, units: list[Unit]) -> Sequence[Outcome]:
         try:
-            await writer.execute(BEGIN)
+            await writer.execute(self._begin)
             outcomes = await self._run(writer, units)
-            await _commit(writer, told=any(unit.then for unit in units))
+            await self._commit(writer, units)
         except Exception as error:
             if isinstance(translated(error), Unavailable):
                 raise
@@ -223,10 +228,14 @@ class PostgresDatabase(Database):
                 return [translated(error)]
         else:
             return outcomes
-        await writer.execute(BEGIN)
+        await writer.execute(self._begin)
         apart = [await self._run_apart(writer, unit) for unit in units]
-        await _commit(writer, told=any(unit.then for unit in units))
+        await self._commit(writer, units)
         return apart
+
+    async def _commit(self, writer: Session, units: list[Unit]) -> None:
+        """Commit, and tell the other processes where there is something to tell."""
+        await _commit(writer, self._notify if any(unit.then for unit in units) else "")
 
     async def _run_apart(self, writer: Session, unit: Unit) -> Outcome:
         await writer.execute("savepoint unit")
@@ -269,14 +278,14 @@ async def _rows(writer: Session, batch: Batch) -> dict[int, Result]:
     return {place: Result([row for row in found if row], len(found)) for place, found in rows.items()}
 
 
-async def _commit(writer: Session, *, told: bool) -> None:
-    """Commit, and tell the other processes where there is something to tell.
+async def _commit(writer: Session, before: str = "") -> None:
+    """Commit, with a statement ``before`` it in the same round trip.
 
     Raises:
         Unavailable: the connection ended, and nobody knows whether it was committed.
     """
     try:
-        done = await writer.execute(f"notify {CHANNEL}; commit" if told else "commit")
+        done = await writer.execute(f"{before}commit")
     except Exception as error:
         if isinstance(translated(error), Unavailable):
             raise Unavailable(
@@ -299,16 +308,17 @@ async def check_encoding(session: Session) -> None:
         raise BadInput(f"the database's encoding is {encoding}", key="database", hint="createdb --encoding UTF8")
 
 
-async def migrate(session: Session, known: Sequence[Migration]) -> None:
-    """Apply the migrations that are lacking, all in one transaction; who comes at the same time waits, and finds them.
+async def migrate(session: Session, known: Sequence[Migration], schema: str = "") -> None:
+    """Apply the migrations that a schema lacks, all in one transaction; who comes at the same time waits, and finds them.
 
     Raises:
         BadInput: the database is newer than ``known``, or differs from it.
     """
     await session.execute(f"begin; set local statement_timeout = '{MIGRATE_SECONDS:.0f}s'")
-    await session.execute(f"select pg_advisory_xact_lock({LOCK})", timeout=MIGRATE_SECONDS)
+    await session.execute(lock(schema), timeout=MIGRATE_SECONDS)
+    await make(session, schema)
     await apply_migrations(session, known)
-    await _commit(session, told=False)
+    await _commit(session)
 
 
 async def apply_migrations(session: Session, known: Sequence[Migration]) -> None:
@@ -346,8 +356,13 @@ async def _readers(address: Address) -> Pool:
     async def as_it_is(_: Session) -> None:
         """Reset nothing."""
 
+    async def look(reader: Session) -> None:
+        await check_schema(reader, address)
+
     arguments = address.arguments(default_transaction_read_only="on")
     try:
-        return await asyncpg.create_pool(min_size=1, max_size=READERS, reset=as_it_is, **arguments)
+        return await asyncpg.create_pool(min_size=1, max_size=READERS, reset=as_it_is, init=look, **arguments)
+    except HandfastError:
+        raise
     except Exception as error:  # noqa: BLE001 - each becomes one of ours
         raise not_connected(error, address) from None

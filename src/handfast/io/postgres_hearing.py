@@ -1,7 +1,8 @@
 """Hearing of other processes' commits: PostgreSQL's ``LISTEN``.
 
 Decides when there may be something new: at a notification, after the connection was away, and every few seconds, as a
-connection can be dead without anybody being told. A notification carries nothing: who hears one reads what counts.
+connection can be dead without anybody being told. A notification carries nothing: who hears one reads what counts. Each ledger has a
+channel of its own.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Callable
 
 from handfast.io.database import Heard
 from handfast.io.postgres_session import Address, Session, connect
+from handfast.io.schemas import channel
 
-CHANNEL = "handfast"
 LOOK_SECONDS = 15.0
 AGAIN_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 
@@ -54,7 +55,7 @@ class Hearing:
                 session, lost = await connect(self._address), asyncio.Event()
                 try:
                     session.add_termination_listener(lambda _, lost=lost: lost.set())
-                    await session.add_listener(CHANNEL, self._notified)
+                    await session.add_listener(channel(self._address.schema), self._notified)
                     self._news.set()  # what was committed before this moment was not heard
                     tries = 0
                     await self._until(lost, session)

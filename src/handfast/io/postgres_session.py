@@ -28,6 +28,7 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
 }
 _DURABLE = "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') in ('off', 'local')"
+_SEEN = "select current_setting('search_path')"
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 _UNUSABLE = (asyncpg.InsufficientPrivilegeError, asyncpg.DuplicateTableError)
 _GONE = (
@@ -60,11 +61,15 @@ Pool = Any
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a database is. ``url`` may hold a password and is never shown; ``ssl`` overrides its ``sslmode``."""
+    """Where a ledger is. ``url`` may hold a password and is never shown; ``ssl`` overrides its ``sslmode``.
+
+    ``schema`` is the one that its sessions see (`handfast.io.schemas`); without it they see what the database shows them.
+    """
 
     url: str = field(repr=False)
     shown: str
     ssl: str | None = None
+    schema: str = ""
 
     def __str__(self) -> str:
         """Give the address without its password."""
@@ -72,13 +77,14 @@ class Address:
 
     def arguments(self, **settings: str) -> dict[str, Any]:
         """Give what `asyncpg.connect` takes, with more of the server's settings."""
+        seen = {"search_path": quoted(self.schema)} if self.schema else {}
         return {
             "dsn": self.url,
             "ssl": self.ssl,
             "timeout": CONNECT_SECONDS,
             "command_timeout": ANSWER_SECONDS,
             "target_session_attrs": "primary",
-            "server_settings": {**_SETTINGS, **settings},
+            "server_settings": {**_SETTINGS, **settings, **seen},
         }
 
 
@@ -95,10 +101,30 @@ async def connect(address: Address) -> Session:
         raise not_connected(error, address) from None  # the cause could repeat what it was given
     try:
         await session.execute(_DURABLE)
-    except Exception as error:
+        await check_schema(session, address)
+    except Exception as error:  # noqa: BLE001 - each becomes one of ours, or is one
         session.terminate()
-        raise translated(error) from error
+        raise translated(error) from (None if isinstance(error, HandfastError) else error)
     return session
+
+
+async def check_schema(session: Session, address: Address) -> None:
+    """Check that a session sees its own schema alone, whatever lies between here and the database.
+
+    Raises:
+        BadInput: it does not, and would read another trust domain's ledger.
+    """
+    if address.schema and await session.fetchval(_SEEN) != quoted(address.schema):
+        raise BadInput(
+            f"{address}: something on the way drops the setting search_path",
+            key="database",
+            hint="connect to PostgreSQL itself, or have the pooler pass it on",
+        )
+
+
+def quoted(name: str) -> str:
+    """Give a name as it stands in a statement."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def not_connected(error: Exception, address: Address) -> HandfastError:

@@ -1,6 +1,6 @@
-"""A ledger from PostgreSQL into a SQLite file, and from a SQLite file into PostgreSQL: every row as it is.
+"""Ledgers from PostgreSQL into SQLite files, and from SQLite files into PostgreSQL: every row as it is.
 
-Decides that what is copied is one moment of the one, and all or nothing in the other. So a backup has one form whatever the store, and a
+Decides that what is copied is one moment of a ledger, and all ledgers or nothing in a database. So a backup has one form whatever the store, and a
 ledger may move from either store to the other. Refuses to know what the rows mean.
 """
 
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from handfast.base.refusal import BadInput, HandfastError
 from handfast.io import sqlite
 from handfast.io.migrations import Migration, load, pending
-from handfast.io.postgres import LOCK, MIGRATE_SECONDS, apply_migrations, check_encoding
+from handfast.io.postgres import MIGRATE_SECONDS, apply_migrations, check_encoding
 from handfast.io.postgres_session import Address, Session, connect, translated
+from handfast.io.schemas import enter, lock, make
 
 _ROWS = 1000
 _APPLIED = "select number, checksum from migrations"
@@ -42,6 +44,17 @@ async def take_out(address: Address, file: Path) -> None:
                     await _read(session, target, table)
 
 
+async def has_ledger(address: Address) -> bool:
+    """Tell whether there is a ledger at ``address``; nothing is made there.
+
+    Raises:
+        BadInput: the database cannot be used.
+        Unavailable: it does not answer.
+    """
+    async with _session(address) as session:
+        return await session.fetchval("select to_regclass('migrations')") is not None
+
+
 async def put_in(file: Path, address: Address) -> None:
     """Copy the ledger in a SQLite file into the empty database at ``address``: whole, or not at all.
 
@@ -49,17 +62,34 @@ async def put_in(file: Path, address: Address) -> None:
         BadInput: there is something in the database, it cannot be used, or a newer version wrote the file.
         Unavailable: the database does not answer.
     """
-    async with _session(address) as session:
+    await put_all(address, {address.schema: file})
+
+
+async def put_all(address: Address, ledgers: Mapping[str, Path]) -> None:
+    """Copy ledgers, by schema, into the empty schemas of one database: all of them whole, or none at all.
+
+    Raises:
+        BadInput: as `put_in`, of any of them.
+        Unavailable: the database does not answer.
+    """
+    async with _session(replace(address, schema="")) as session:
         await check_encoding(session)
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as source:
-            known = _applied(source.execute(_APPLIED).fetchall())
-            async with session.transaction():
-                await session.execute(f"set local statement_timeout = '{MIGRATE_SECONDS:.0f}s'")
-                await session.execute(f"select pg_advisory_xact_lock({LOCK})", timeout=MIGRATE_SECONDS)
-                await _require_empty(session)
-                await apply_migrations(session, known)
-                for table in _tables(source):
-                    await _write(source, session, table)
+        async with session.transaction():
+            await session.execute(f"set local statement_timeout = '{MIGRATE_SECONDS:.0f}s'")
+            for schema, file in ledgers.items():
+                await enter(session, schema)
+                await _put(session, schema, file)
+
+
+async def _put(session: Session, schema: str, file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as source:
+        known = _applied(source.execute(_APPLIED).fetchall())
+        await session.execute(lock(schema), timeout=MIGRATE_SECONDS)
+        await make(session, schema)
+        await _require_empty(session)
+        await apply_migrations(session, known)
+        for table in _tables(source):
+            await _write(source, session, table)
 
 
 @contextlib.asynccontextmanager
