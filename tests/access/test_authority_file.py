@@ -50,7 +50,7 @@ def test_an_authority_is_read():
 
 
 @pytest.mark.parametrize(
-    "revocation", [None, {"crl": "http://a/b"}, {"crl": "http://a/b", "when_unknown": "accept"}, {"ocsp": "http://a"}, {"ocsp": "https://a:8/b", "when_unknown": "accept"}, {"crl_pem": pem(crl(ACME.issuing), "X509 CRL")}]
+    "revocation", [None, {"crl": "http://a/b"}, {"crl": "http://a/b", "when_unknown": "accept"}, {"ocsp": "http://a"}, {"ocsp": "https://a:8/b", "when_unknown": "accept"}, {"crl_pem": pem(crl(ACME.issuing), "X509 CRL")}, {"ocsp": "http://a", "crl": "http://a/b"}, {"ocsp": "http://a", "crl_pem": pem(crl(ACME.issuing), "X509 CRL"), "when_unknown": "accept"}]
 )  # fmt: skip
 def test_the_canonical_form_is_the_same_world(revocation: dict[str, str] | None):
     """Written down and read again nothing has changed, and its name is the same."""
@@ -95,7 +95,10 @@ BAD = {
     "'handfast/{dns}' means something else": rule(identity="handfast/{dns}"),
     "'handfast' means something else": rule(identity="handfast"),
     "'anyone' means something else": rule(identity="anyone"),
-    "or 'ocsp'": entry(revocation={"ocsp": "http://a", "crl": "http://a/b"}),
+    "or 'ocsp'": entry(
+        revocation={"ocsp": "http://a", "crl": "http://a/b", "crl_pem": pem(crl(ACME.issuing), "X509 CRL")}
+    ),
+    "one of the first two": entry(revocation={"crl": "http://a/b", "crl_pem": pem(crl(ACME.issuing), "X509 CRL")}),
     "revocation.ocsp: 'ocsp.pem' is not a URL": entry(revocation={"ocsp": "ocsp.pem"}),
     "'http://u:p@a' is not a URL": entry(revocation={"ocsp": "http://u:p@a"}),
     "'ldap://a' is not a URL": entry(revocation={"ocsp": "ldap://a"}),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +12,9 @@ from hypothesis import given
 from handfast.access.policy import CertificateMode, IdentityField, Open, RouteMode
 from handfast.access.schema import schema
 from handfast.access.world import World
-from handfast.access.world_file import document
+from handfast.access.world_file import document, parse_world
+from handfast.base.refusal import BadInput
+from handfast.trust.facts import pem
 from tests.access import strategies as some
 
 ROOT = Path(__file__).parent.parent.parent
@@ -62,6 +65,20 @@ def test_bad_worlds_are_underlined(path: Path):
     """What the parser refuses, the schema refuses too, but for what no schema can say."""
     if path.stem not in BEYOND:
         assert list(VALIDATOR.iter_errors(yaml.safe_load(path.read_text())))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "crl", "crl_pem", "ocsp", "crl ocsp", "crl_pem ocsp", "crl crl_pem", "crl crl_pem ocsp"]
+)
+def test_ways_of_revocation_are_those_that_the_parser_takes(text: str):
+    """One kind of list, a responder, or both; not two lists, and not nothing."""
+    ways = {"crl": "http://a.test/b", "crl_pem": pem(b"x", "X509 CRL"), "ocsp": "http://a.test"}
+    plain = yaml.safe_load((WORLDS / "good-partners.yaml").read_text())
+    plain["authorities"]["acme-partner"]["revocation"] = {way: ways[way] for way in text.split()}
+    taken = text not in {"", "crl crl_pem", "crl crl_pem ocsp"}
+    assert taken == (not list(VALIDATOR.iter_errors(plain)))
+    with nullcontext() if taken else pytest.raises(BadInput):
+        parse_world(json.dumps(plain))
 
 
 def test_examples_are_valid():

@@ -125,6 +125,47 @@ def test_a_responders_word_counts_for_its_own(mode: str, said: Word, expected: s
     assert who(world(), forge(ACME, ALICE), said=said) == "acme/alice"
 
 
+BOTH = {"ocsp": "http://a", "crl": "http://a/b"}
+
+
+def both(*serials: str, until: int = LATER, mode: str = "refuse") -> World:
+    lists = {"acme": (RevocationList(CA.fingerprint, 0, until, serials),)}
+    return replace(world(revocation=BOTH | {"when_unknown": mode}), lists=lists)
+
+
+@pytest.mark.parametrize("mode", ["refuse", "accept"])
+def test_of_two_either_may_say_revoked(mode: str):
+    """The list whatever the responder says, and however old it is; the responder whatever the list says."""
+    alice = forge(ACME, ALICE)
+    serial = facts(alice.der).serial
+    for until in (LATER, BEFORE):
+        for said in Word:
+            assert who(both(serial, until=until, mode=mode), alice, said=said) == Reason.REVOKED
+        assert who(both(until=until, mode=mode), alice, said=Word.REVOKED) == Reason.REVOKED
+
+
+def test_the_list_speaks_for_whom_the_responder_does_not_know():
+    """While it counts; when neither knows it is as the world says, and a list that is away or old bars nobody who is good."""
+    alice, lacking = forge(ACME, ALICE), replace(both(), lists={})
+    assert who(both(), alice) == "acme/alice"
+    for of in (both(until=BEFORE), lacking):
+        assert who(of, alice, said=Word.GOOD) == "acme/alice"
+        assert who(of, alice) == Reason.REVOCATION_STATUS_UNKNOWN
+    assert who(both(until=BEFORE, mode="accept"), alice) == "acme/alice"
+    ends = datetime.fromtimestamp(LATER, UTC)
+    assert who(both(), alice, now=ends - timedelta(seconds=1)) == "acme/alice"
+    assert who(both(), alice, now=ends) == Reason.REVOCATION_STATUS_UNKNOWN
+
+
+def test_a_list_of_another_ca_speaks_for_nobody():
+    """Nor does a list that is still known where the world has a responder alone."""
+    root = next(ca for ca in world().authorities["acme"].cas if ca.subject == ca.issuer)
+    other = replace(both(), lists={"acme": (RevocationList(root.fingerprint, 0, LATER, ()),)})
+    assert who(other, forge(ACME, ALICE)) == Reason.REVOCATION_STATUS_UNKNOWN
+    alone = replace(world(revocation={"ocsp": "http://a"}), lists=both().lists)
+    assert who(alone, forge(ACME, ALICE)) == Reason.REVOCATION_STATUS_UNKNOWN
+
+
 def test_a_leaf_that_ended_before_its_list_has_ended():
     """The word is about what came first."""
     assert who(listed(), forge(ACME, ALICE), now=NOW + timedelta(days=3)) == Reason.REVOCATION_CRL_EXPIRED

@@ -31,13 +31,13 @@ from tests.envoy_real.lone import (
     Lone,
     client_context,
     echoes,
-    free_port,
     read_answer,
     resources_of,
     running,
     slice_of,
 )
 from tests.support.pki import Pki
+from tests.support.ports import free_port
 from tests.support.static_envoy import static_bootstrap
 
 HOST = "id.test"

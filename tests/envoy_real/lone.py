@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
 from io import BytesIO
@@ -27,12 +27,6 @@ LOOPBACK = "127.0.0.1"
 PROGRAM = files("handfast.envoy").joinpath("access.lua").read_text()
 GONE = (OSError, HTTPException)
 """What a client meets when the other side breaks off."""
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 # Configuration

@@ -49,8 +49,9 @@ from tests.envoy_real.forging import (
     uses,
 )
 from tests.envoy_real.guard import HEADERS, HOST, Guard
-from tests.envoy_real.lone import echoes, free_port, resources_of, running
+from tests.envoy_real.lone import echoes, resources_of, running
 from tests.support.pki import Pki
+from tests.support.ports import free_port
 from tests.support.static_envoy import static_bootstrap
 
 ORG, COUNTRY, SERIAL = "2.5.4.10", "2.5.4.6", "2.5.4.5"

@@ -25,8 +25,9 @@ from tests.envoy.material import (
     read_golden,
 )
 from tests.envoy_real import lone
-from tests.envoy_real.lone import checked, client_context, free_port, resources_of, running, slice_of
+from tests.envoy_real.lone import checked, client_context, resources_of, running, slice_of
 from tests.support.pki import SERVER, Pki
+from tests.support.ports import free_port
 from tests.support.static_envoy import static_bootstrap
 
 pytestmark = pytest.mark.e2e

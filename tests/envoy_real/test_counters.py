@@ -12,8 +12,9 @@ from handfast.access.world_file import parse_world
 from handfast.envoy.loggers import OTHER_METHOD
 from handfast.io.envoy_admin import EnvoyAdmin
 from tests.envoy_real.h2_client import ask_h2
-from tests.envoy_real.lone import client_context, echoes, free_port, resources_of, running, slice_of
+from tests.envoy_real.lone import client_context, echoes, resources_of, running, slice_of
 from tests.support.pki import Pki
+from tests.support.ports import free_port
 from tests.support.static_envoy import static_bootstrap
 
 pytestmark = pytest.mark.e2e

@@ -28,13 +28,13 @@ from tests.envoy_real.lone import (
     Lone,
     client_context,
     echoes,
-    free_port,
     resources_of,
     running,
     slice_of,
 )
 from tests.envoy_real.policies import CUSTOM_METHODS, NAMES, OWN, Asked, a_request, a_world
 from tests.support.pki import Issued, Pki
+from tests.support.ports import free_port
 from tests.support.static_envoy import static_bootstrap
 
 pytestmark = pytest.mark.e2e

@@ -14,7 +14,8 @@ import pytest
 
 from handfast.base.reasons import Reason
 from handfast.base.spiffe import SpiffeId
-from handfast.trust.facts import fingerprint
+from handfast.trust.facts import facts, fingerprint
+from handfast.trust.foreign_crl import RevocationList
 from handfast.trust.standing import Word
 from tests.envoy_real.forging import CN, FOR_CLIENTS, GOOD_URI, NOT_CA, URI, UTF8, Draft, Forged, forge, names, subject
 from tests.envoy_real.guard import Tls
@@ -31,11 +32,12 @@ OWN, ACME, BETA = Pki("Own"), partner("Acme"), partner("Beta")
 ACME_RULES = [{"match": {"organization": "Acme", "common_name": "*"}, "identity": "acme/{common_name}"}]
 BETA_RULES = [{"match": {"common_name": "*"}, "identity": "beta/{common_name}"}]
 URL = "http://127.0.0.1:1/"
+CA = fingerprint(ACME.issuing.cert_der)
 
 
-def worlds(*, accept: bool = False, rules: object = ACME_RULES) -> dict[str, dict[str, Any]]:
-    """Give two partners, one of which has a responder."""
-    revocation = {"ocsp": URL} | ({"when_unknown": "accept"} if accept else {})
+def worlds(*, accept: bool = False, rules: object = ACME_RULES, more: str = "") -> dict[str, dict[str, Any]]:
+    """Give two partners, one of which has a responder, and a list too where ``more`` names it."""
+    revocation = {"ocsp": URL} | ({"when_unknown": "accept"} if accept else {}) | ({"crl": more} if more else {})
     return {
         "acme": {"roots_pem": roots_pem(ACME), "identities": rules, "revocation": revocation},
         "beta": {"roots_pem": roots_pem(BETA), "identities": BETA_RULES},
@@ -259,7 +261,34 @@ def test_a_waiting_request_keeps_what_it_was(strict: Stage, says: Agent):
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["refuse", "accept"])
-def test_both_sides_decide_alike(tmp_path: Path, *, accept: bool):
+def test_a_list_beside_the_responder(tmp_path: Path, *, accept: bool):
+    """Either may say revoked; the list speaks for whom the responder does not know, until it ends, also on an open connection."""
+    shown = {word: forge(ACME, named(b"bob")) for word in Word}
+    listed, silent = forge(ACME, named(b"bob")), forge(ACME, named(b"bob"))
+    until = int(time.time()) + 6
+    known = {"acme": (RevocationList(CA, 0, until, (facts(listed.der).serial,)),)}
+    worlds_ = worlds(accept=accept, more="http://127.0.0.1:1/list")
+    with agent(tmp_path) as told, stage(tmp_path, OWN, worlds_, lists=known) as gate:
+        for word, one in shown.items():
+            told.say(one, word)
+        told.say(listed, Word.GOOD)
+        with gate.connect(gate.context(shown[Word.UNKNOWN])) as connection:
+            assert connection.ask("/").status == 200
+            assert [outcome(gate, one) for one in (shown[Word.GOOD], silent)] == [BOB, BOB]
+            assert [outcome(gate, one) for one in (shown[Word.REVOKED], listed)] == [Reason.REVOKED] * 2
+            assert all(str(gate.judged(one, word)) == outcome(gate, one) for word, one in shown.items())
+            time.sleep(max(0.0, until - time.time()) + 0.1)
+            ended = "" if accept else Reason.REVOCATION_STATUS_UNKNOWN
+            assert connection.ask("/").code == ended
+        assert outcome(gate, shown[Word.GOOD]) == BOB
+        assert outcome(gate, silent) == (ended or BOB)
+        assert outcome(gate, listed) == Reason.REVOKED
+
+
+@pytest.mark.parametrize(
+    ("accept", "more"), [(False, ""), (True, ""), (False, f"{URL}list")], ids=["refuse", "accept", "with a list"]
+)
+def test_both_sides_decide_alike(tmp_path: Path, more: str, *, accept: bool):
     """The access check is what the control plane says, for certificates, rules and words by chance."""
     seed = random.randrange(2**32)
     chance, met = Random(seed), dict.fromkeys(Word, 0)
@@ -267,7 +296,9 @@ def test_both_sides_decide_alike(tmp_path: Path, *, accept: bool):
         *some_rules(chance, "acme"),
         *({"match": {one: "*"}, "identity": "acme/x"} for one in ("common_name", "dns")),
     ]
-    with agent(tmp_path) as told, stage(tmp_path, OWN, worlds(accept=accept, rules=rules)) as gate:
+    known = {"acme": (RevocationList(CA, 0, int(time.time()) + 3600, ()),)} if more else {}
+    made = worlds(accept=accept, rules=rules, more=more)
+    with agent(tmp_path) as told, stage(tmp_path, OWN, made, lists=known) as gate:
         for _ in range(DRAFTS):
             shown, word = forge(ACME, a_draft(chance)), chance.choice(list(Word))
             told.say(shown, word)

@@ -23,11 +23,12 @@ from handfast.envoy.failures import FailureReport, recognise
 from handfast.envoy.translate import Gateway, KeyPair, translate
 from handfast.trust.staple import HASTE
 from tests.app.sites import AGENT, DOMAIN, Site, site
-from tests.envoy_real.lone import LOOPBACK, PROGRAM, checked, free_port, running, slice_of
+from tests.envoy_real.lone import LOOPBACK, PROGRAM, checked, running, slice_of
 from tests.support.clock import FakeClock
 from tests.support.ocsp import Saying, answer
 from tests.support.partners import authority
 from tests.support.pki import SERVER, Pki
+from tests.support.ports import free_port
 from tests.support.static_envoy import static_bootstrap
 
 pytestmark = pytest.mark.e2e

@@ -149,6 +149,18 @@ async def test_a_list_in_the_world_counts_at_once(tmp_path: Path):
     assert status.faults(now + 2 * DAY)["acme"].reason is Reason.REVOCATION_CRL_EXPIRED
 
 
+@pytest.mark.parametrize("successor", [False, True])
+async def test_a_list_in_the_world_that_ended_keeps_who_stands_in_it(tmp_path: Path, *, successor: bool):
+    """Also for one who begins anew. It is what is wrong, unless a newer one of the same CA is beside it."""
+    now, text = datetime.now(UTC), pem(crl(ACME.issuing, (0x0B,)), "X509 CRL")
+    more = pem(crl(ACME.issuing, (0x0B, 0x0C), since=timedelta(minutes=-1), until=9 * DAY), "X509 CRL")
+    authorities = acme({"crl_pem": text + (more if successor else "")})
+    status = await followed(tmp_path, authorities, now + 2 * DAY)
+    assert serials(status, authorities) == (("0b", "0c") if successor else ("0b",))
+    found = {name: fault.reason for name, fault in status.faults(now + 2 * DAY).items()}
+    assert found == ({} if successor else {"acme": Reason.REVOCATION_CRL_EXPIRED})
+
+
 async def test_another_rule_keeps_the_list_and_another_chain_does_not(site: Site, tmp_path: Path):
     """What was learned belongs to CAs and to where it came from."""
     now, authorities = datetime.now(UTC), acme({"crl": site.url})

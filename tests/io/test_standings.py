@@ -8,7 +8,7 @@ import pytest
 from handfast.access.authority import ForeignAuthority, Revocation
 from handfast.base.windows import to_unix
 from handfast.io import standings
-from handfast.io.standings import MOST_AT_ONCE, Standings
+from handfast.io.standings import MOST_AT_ONCE, Record, Standings
 from handfast.trust.foreign import read_ca
 from handfast.trust.standing import AGAIN_S, Standing, Word
 from tests.support.clock import FakeClock
@@ -158,6 +158,56 @@ async def test_what_is_kept_is_bounded_for_each_authority(
     assert asked.count == 5
     await known.of("beta", "0", other)
     assert other.count == 1
+
+
+class Paper:
+    """What outlives a process: the word of one certificate."""
+
+    def __init__(self, word: Standing | None = None) -> None:
+        self.word, self.kept = word, list[Standing]()
+        self.record = Record(self.recall, self.keep)
+
+    async def recall(self) -> Standing | None:
+        await asyncio.sleep(0)
+        return self.word
+
+    async def keep(self, standing: Standing) -> None:
+        self.kept.append(standing)
+
+
+async def test_a_word_that_was_kept_counts_while_the_next_one_is_waited_for(
+    clock: FakeClock, asked: Asked, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever was known before a restart is held up for a moment, and only where the responder hangs."""
+    monkeypatch.setattr(standings, "PATIENCE_S", 0.01)
+    now = to_unix(clock.now())
+    paper, known = Paper(Standing(Word.GOOD, now - 50, now + 50, now - 1)), Standings(clock)
+    asked.open.clear()
+    crowd = await asyncio.gather(*(known.of("acme", "1", asked, paper.record) for _ in range(5)))
+    assert {one.word for one in crowd} == {Word.GOOD}
+    asked.word = Word.REVOKED
+    asked.open.set()
+    await asyncio.sleep(0.01)
+    assert (await known.of("acme", "1", asked, paper.record)).word is Word.REVOKED
+    assert asked.count == 1
+    assert [one.word for one in paper.kept] == [Word.REVOKED]
+
+
+async def test_a_revocation_that_was_kept_gives_way_to_a_later_good_alone(clock: FakeClock, asked: Asked):
+    """Not to a restart with the responder away, nor to what is not known there; and what does not count is not kept."""
+    now = to_unix(clock.now())
+    paper, known = Paper(Standing(Word.REVOKED, now + 20, now - 50, now - 100)), Standings(clock)
+    asked.away = True
+    assert (await known.of("acme", "1", asked, paper.record)).word is Word.REVOKED
+    asked.away = False
+    for word in (Word.UNKNOWN, Word.GOOD):
+        asked.word = word
+        await clock.advance(AGAIN_S)
+        assert (await known.of("acme", "1", asked, paper.record)).word is Word.REVOKED
+    assert paper.kept == []
+    await clock.advance(20)
+    assert (await known.of("acme", "1", asked, paper.record)).word is Word.GOOD
+    assert [one.word for one in paper.kept] == [Word.GOOD]
 
 
 async def test_a_question_that_breaks_is_asked_again(clock: FakeClock, asked: Asked):

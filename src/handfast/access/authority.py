@@ -117,10 +117,10 @@ class NameRule:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """How it is learned what an authority revoked: a list from a ``url``, lists in the world itself (``pem``), or by OCSP.
+    """How it is learned what an authority revoked: a list from a ``url`` or lists in the world itself (``pem``), and by OCSP.
 
-    One of the three is not empty; ``ocsp`` is the responder's URL. ``refuse`` is whether a certificate is refused where it is not
-    known.
+    One of the three is not empty, of the first two one at most; ``ocsp`` is the responder's URL. ``refuse`` is whether a certificate
+    is refused where none of them knows it.
     """
 
     url: str = ""
@@ -138,6 +138,11 @@ class ForeignAuthority:
     hosts: tuple[str, ...]
     identities: tuple[NameRule, ...]
     revocation: Revocation | None = None
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether it is learned from lists what it revoked, be it beside a responder."""
+        return self.revocation is not None and bool(self.revocation.url or self.revocation.pem)
 
     @property
     def responder(self) -> str:

@@ -28,7 +28,7 @@ MAX_TEXT_BYTES = 1024
 
 AUTHORITY_KEYS = ("roots", "roots_pem", "hosts", "revocation", "identities")
 REVOCATION_KEYS = ("crl", "crl_pem", "ocsp", "when_unknown")
-SOURCES = {"crl", "crl_pem", "ocsp"}
+LIST_KEYS = {"crl", "crl_pem"}
 RULE_KEYS = ("match", "identity")
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?"
 URL_PATTERN = r"https?://[^/?#@\s]+(/[^#\s]*)?"
@@ -157,9 +157,10 @@ def _host(hosts: Mapping[str, Node], text: str) -> str:
 
 def _revocation(node: Node) -> Revocation:
     found = table(node, REVOCATION_KEYS)
-    if len(SOURCES & set(found.nodes)) != 1:
+    if not found.nodes.keys() - {"when_unknown"} or found.nodes.keys() >= LIST_KEYS:
         raise found.place.error(
-            "it needs either 'crl' or 'crl_pem', or 'ocsp'", hint="such as crl: http://crl.partner.example/ca.crl"
+            "it needs either 'crl' or 'crl_pem', or 'ocsp', or one of the first two beside 'ocsp'",
+            hint="such as crl: http://crl.partner.example/ca.crl",
         )
     unknown = value(found.nodes["when_unknown"], _when_unknown) if "when_unknown" in found.nodes else WHEN_UNKNOWN[0]
     return Revocation(

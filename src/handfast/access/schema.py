@@ -112,7 +112,8 @@ def _revocation() -> Schema:
     parts = {"crl": crl, "crl_pem": text, "ocsp": ocsp, "when_unknown": unknown}
     return {
         **_object("How it is learned what the authority revoked.", parts, []),
-        "oneOf": [{"required": ["crl"]}, {"required": ["crl_pem"]}, {"required": ["ocsp"]}],
+        "anyOf": [{"required": ["crl"]}, {"required": ["crl_pem"]}, {"required": ["ocsp"]}],
+        "not": {"required": sorted(authority_file.LIST_KEYS)},
     }
 
 

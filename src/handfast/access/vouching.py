@@ -35,8 +35,9 @@ class Issuer:
     ``subject`` is their Name as it stands in their certificates. ``keys`` says of each of their key identifiers (hex) when it stops to
     count, in Unix seconds, and ``ends`` when the first of them does: so long counts a leaf that names no key. ``serials`` are revoked.
     ``until`` is when the lists of all of them count, in Unix seconds: `NEVER` where none is needed, 0 where one is lacking.
-    ``revoked``: the CA is revoked itself. ``asked``: a responder is asked for each of its leaves, and whom it does not know is
-    accepted or refused, as ``when_unknown`` says; empty where none is asked.
+    ``revoked``: the CA is revoked itself. ``asked``: a responder is asked for each of its leaves, and whom nobody knows is
+    accepted or refused, as ``when_unknown`` says; empty where none is asked. ``instead`` is until when the lists of all of them
+    speak for whom the responder does not know, in Unix seconds.
     """
 
     subject: bytes
@@ -47,6 +48,7 @@ class Issuer:
     until: int = NEVER
     revoked: bool = False
     asked: str = ""
+    instead: int = 0
 
 
 def issuers_at(
@@ -74,8 +76,9 @@ def _partners(authority: ForeignAuthority, lists: Mapping[str, RevocationList]) 
     refuse = authority.revocation is not None and authority.revocation.refuse
     if not authority.responder:
         return _issuers(authority.name, authority.cas, lists, needed=refuse)
-    found = _issuers(authority.name, authority.cas, {}, needed=False)
-    return [replace(one, asked="refuse" if refuse else "accept") for one in found]
+    found = _issuers(authority.name, authority.cas, lists if authority.has_lists else {}, needed=True)
+    # No list bars anybody by being away or old: the responder is asked first, and the list where that knows nothing.
+    return [replace(one, until=NEVER, instead=one.until, asked="refuse" if refuse else "accept") for one in found]
 
 
 def _issuers(
@@ -155,7 +158,7 @@ def recognise(
         return against
     assert issuer
     visitor = _named(leaf, seen, issuer, world)
-    return visitor if isinstance(visitor, Refusal) else _disowned(seen, issuer, said) or visitor
+    return visitor if isinstance(visitor, Refusal) else _disowned(seen, issuer, said, now) or visitor
 
 
 def _issuer(leaf: bytes, seen: CertificateFacts, issuers: Iterable[Issuer]) -> Issuer | None:
@@ -194,11 +197,13 @@ def _counted_out(seen: CertificateFacts, issuer: Issuer) -> Refusal | None:
     return Refusal(Reason.REVOCATION_NO_CRL, {"issuer": seen.issuer[:200]}) if issuer.until == 0 else None
 
 
-def _disowned(seen: CertificateFacts, issuer: Issuer, said: Word) -> Refusal | None:
+def _disowned(seen: CertificateFacts, issuer: Issuer, said: Word, now: datetime) -> Refusal | None:
     if not issuer.asked or said is Word.GOOD:
         return None
     if said is Word.REVOKED:
         return Refusal(Reason.REVOKED, {"serial": seen.serial})
+    if to_unix(now) < issuer.instead:
+        return None  # who stands in the list was refused before
     unknown = Refusal(Reason.REVOCATION_STATUS_UNKNOWN, {"authority": issuer.authority, "serial": seen.serial})
     return unknown if issuer.asked == "refuse" else None
 

@@ -484,11 +484,13 @@ local function word_of(handle, visitor, now)
   return counts(said, now) and said.word or "unknown"
 end
 
--- What the responder's word is against a visitor that nothing else is against, or nil.
+-- What the responder's word is against a visitor that nothing else is against, or nil. Where it knows nothing, a list that counts
+-- decides, and the visitor does not stand in it.
 local function disowned(handle, visitor, now)
   local word = word_of(handle, visitor, now)
   if word == "good" then return nil end
   if word == "revoked" then return "revocation.revoked" end
+  if os.time() < visitor.asked.instead then return nil end
   if visitor.asked.asked ~= "accept" then return "revocation.status-unknown" end
 end
 

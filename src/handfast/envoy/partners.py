@@ -94,6 +94,7 @@ def _issuers(issuers: Sequence[Issuer]) -> list[Mapping[str, object]]:
             "until_": one.until,
             "revoked": one.revoked,
             "asked": one.asked,
+            "instead": one.instead,
         }
         for one in issuers
     ]

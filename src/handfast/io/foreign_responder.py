@@ -13,10 +13,10 @@ import httpx2
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal, Unavailable
+from handfast.io.foreign_answers import Answer
 from handfast.io.foreign_status import answered
 from handfast.trust.foreign import ForeignCa
 from handfast.trust.foreign_ocsp import MAX_ANSWER_BYTES, NONCE_OCTETS, Question, judge_ocsp, request
-from handfast.trust.standing import Standing
 
 ASK_S = 3.0
 _HEADERS = {"content-type": "application/ocsp-request", "accept-encoding": "identity"}
@@ -30,11 +30,11 @@ class ForeignResponders:
         self._seconds = seconds
         self._client: httpx2.AsyncClient | None = None
 
-    async def ask(self, url: str, ca: ForeignCa, serial: int, now: datetime) -> Standing | Refusal:
+    async def ask(self, url: str, ca: ForeignCa, serial: int, now: datetime) -> Answer | Refusal:
         """Ask for a certificate that ``ca`` issued, by its serial number.
 
         Returns:
-            What the responder says, or why that cannot be gone by: REVOCATION_OCSP_UNAVAILABLE, REVOCATION_OCSP_UNUSABLE.
+            What the responder says, as it was judged, or why that cannot be gone by: REVOCATION_OCSP_UNAVAILABLE, REVOCATION_OCSP_UNUSABLE.
         """
         asked = Question(serial, ca, secrets.token_bytes(NONCE_OCTETS))
         client = self._opened()
@@ -45,7 +45,8 @@ class ForeignResponders:
             return Refusal(Reason.REVOCATION_OCSP_UNAVAILABLE, {"error": str(error)[:200]})
         finally:
             client.cookies.clear()  # they are kept for ever otherwise, and how many is for the responder to choose
-        return judge_ocsp(raw, asked, now)
+        judged = judge_ocsp(raw, asked, now)
+        return judged if isinstance(judged, Refusal) else Answer(asked, now, raw, judged)
 
     async def close(self) -> None:
         """Close all connections."""

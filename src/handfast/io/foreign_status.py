@@ -108,10 +108,10 @@ class ForeignStatus:
 
     def _recalled(self, authority: ForeignAuthority, now: datetime) -> Known:
         known, revocation = Known(authority), authority.revocation
-        if revocation is None or revocation.ocsp:
+        if revocation is None or not authority.has_lists:
             return known
         if revocation.pem:
-            known.lists, known.fault = _judged(revocation.pem.encode(), known, now)
+            known.lists, known.fault = _judged(revocation.pem.encode(), known, now, ended=True)
             return known
         known.look_at = now
         try:
@@ -171,12 +171,17 @@ def _same(one: ForeignAuthority, other: ForeignAuthority) -> bool:
     return (one.cas, one.revocation) == (other.cas, other.revocation)
 
 
-def _judged(raw: bytes, known: Known, now: datetime) -> tuple[Lists, Refusal | None]:
-    """Give the lists that count from now on, and what is wrong with one of those in ``raw``."""
+def _judged(raw: bytes, known: Known, now: datetime, *, ended: bool = False) -> tuple[Lists, Refusal | None]:
+    """Give the lists that count from now on, and what is wrong with one of those in ``raw``.
+
+    Of one that has ended is taken where ``ended`` says so who stands in it: time brings nobody back.
+    """
     held = {one.ca: one for one in known.lists}
     fault: Refusal | None = None
     for der in crl_ders(raw):
         judged = judge_crl(der, known.of.cas, now)
+        if ended and isinstance(judged, Refusal) and judged.reason is Reason.REVOCATION_CRL_EXPIRED:
+            judged = listed(der, known.of.cas)
         if isinstance(judged, Refusal):
             fault = judged
             continue

@@ -27,6 +27,14 @@ Ask = Callable[[], Awaitable[Standing | None]]
 """Asks for one certificate. It gives None where there is no answer that can be used."""
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What outlives this process of one certificate: ``recall`` gives the last word, or None; ``keep`` is given each that counts."""
+
+    recall: Ask
+    keep: Callable[[Standing], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class _Kept:
     """What is known of one authority's certificates, and the questions that are under way."""
@@ -34,6 +42,12 @@ class _Kept:
     known: OrderedDict[str, Standing] = field(default_factory=OrderedDict)
     asked: dict[str, asyncio.Task[Standing]] = field(default_factory=dict)
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_AT_ONCE))
+
+    def put(self, certificate: str, standing: Standing) -> None:
+        self.known[certificate] = standing
+        self.known.move_to_end(certificate)
+        while len(self.known) > MOST_KEPT:
+            self.known.popitem(last=False)
 
 
 class Standings:
@@ -55,20 +69,20 @@ class Standings:
         self._kept = {name: kept for name, kept in self._kept.items() if name in same}
         self._followed = authorities
 
-    async def of(self, authority: str, certificate: str, ask: Ask) -> Standing:
+    async def of(self, authority: str, certificate: str, ask: Ask, record: Record | None = None) -> Standing:
         """Give the standing of a certificate (by its fingerprint): what is known, or what is learned now.
 
         Where too many are asked for, what is not known stays so for this time. While the last answer counts, the next one is
         waited for half a second and taken up by whoever comes later.
         """
         kept, now = self._kept.setdefault(authority, _Kept()), self._now()
-        held = kept.known.get(certificate)
+        held = kept.known.get(certificate) or await _recalled(kept, certificate, record)
         if held and held.settled(now):
             return held
         if certificate not in kept.asked:
             if len(kept.asked) >= MOST_WAITING:
                 return later(held, None, now)
-            task = kept.asked[certificate] = asyncio.create_task(self._learn(kept, certificate, ask))
+            task = kept.asked[certificate] = asyncio.create_task(self._learn(kept, certificate, ask, record))
             task.add_done_callback(lambda _: kept.asked.pop(certificate, None))
         if held and held.counts(now):
             done, _ = await asyncio.wait({kept.asked[certificate]}, timeout=PATIENCE_S)
@@ -76,7 +90,7 @@ class Standings:
         # Shielded: who goes away takes the answer from none of the others.
         return await asyncio.shield(kept.asked[certificate])
 
-    async def _learn(self, kept: _Kept, certificate: str, ask: Ask) -> Standing:
+    async def _learn(self, kept: _Kept, certificate: str, ask: Ask, record: Record | None) -> Standing:
         try:
             async with asyncio.timeout(QUEUE_S):
                 await kept.turns.acquire()
@@ -87,14 +101,21 @@ class Standings:
         finally:
             kept.turns.release()
         learned = later(kept.known.get(certificate), said, self._now())
-        kept.known[certificate] = learned
-        kept.known.move_to_end(certificate)
-        while len(kept.known) > MOST_KEPT:
-            kept.known.popitem(last=False)
+        kept.put(certificate, learned)
+        if record and learned is said:
+            await record.keep(learned)
         return learned
 
     def _now(self) -> int:
         return to_unix(self._clock.now())
+
+
+async def _recalled(kept: _Kept, certificate: str, record: Record | None) -> Standing | None:
+    """Take up the word that was kept, unless another came meanwhile."""
+    recalled = await record.recall() if record else None
+    if recalled and certificate not in kept.known:
+        kept.put(certificate, recalled)
+    return kept.known.get(certificate)
 
 
 def _same(one: ForeignAuthority, other: ForeignAuthority) -> bool:

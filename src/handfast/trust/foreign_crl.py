@@ -22,6 +22,7 @@ from handfast.base.windows import to_unix
 from handfast.trust import der
 from handfast.trust.facts import hex_serial, load
 from handfast.trust.foreign import WEAK_HASHES, ForeignCa
+from handfast.trust.foreign_signature import bounded
 from handfast.trust.profile import BACKDATE, UNREADABLE
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
@@ -30,6 +31,7 @@ MOST_REVOKED = 20_000
 MAX_LISTS = 16
 
 _BLOCK = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
+_WEAK = "its signature is weak"
 _REMOVED = x509.ReasonFlags.remove_from_crl
 
 
@@ -70,7 +72,7 @@ def judge_crl(raw: bytes, cas: Iterable[ForeignCa], now: datetime) -> tuple[Revo
     try:
         crl = x509.load_der_x509_crl(raw)
         signers = [ca for ca in cas if ca.subject == _issuer(raw) and _signed(crl, ca)]
-        against = _against(crl, signers, now)
+        against = _against(crl, signers, now) if bounded(raw) else _unusable(_WEAK)
         if against:
             return against
         return _lists(crl, signers)
@@ -114,7 +116,7 @@ def _against(crl: x509.CertificateRevocationList, signers: list[ForeignCa], now:
     if not signers:
         return _unusable("no CA of this authority signed it")
     if (crl.signature_hash_algorithm.name if crl.signature_hash_algorithm else "") in WEAK_HASHES:
-        return _unusable("its signature is weak")
+        return _unusable(_WEAK)
     if crl.next_update_utc is None:
         return _unusable("it does not say when the next one is due")
     if now >= crl.next_update_utc:

@@ -14,10 +14,8 @@ from datetime import datetime
 from hashlib import sha1, sha256
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
@@ -27,6 +25,7 @@ from handfast.base.windows import to_unix
 from handfast.trust import der
 from handfast.trust.facts import facts, load
 from handfast.trust.foreign import WEAK_HASHES, ForeignCa, content, issuer_name, weakness
+from handfast.trust.foreign_signature import Signed, bounded, signed_answer
 from handfast.trust.profile import BACKDATE, OCSP_SIGNING, UNREADABLE
 from handfast.trust.standing import Standing, Word
 
@@ -90,7 +89,11 @@ def judge_ocsp(raw: bytes, asked: Question, now: datetime) -> Standing | Refusal
         answer = ocsp.load_der_ocsp_response(raw)
         if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             return _declined(answer.response_status)
-        why = _not_ours(answer, asked) or _not_now(answer, now) or _not_signed(answer, asked.ca, now)
+        why = (
+            _not_ours(answer, asked)
+            or _not_now(answer, now)
+            or _not_signed(signed_answer(raw, answer), answer, asked.ca, now)
+        )
         return _unusable(why) if why else _standing(answer, now)
     except UNREADABLE as error:
         return _unusable(f"it cannot be read: {str(error)[:100]}")
@@ -159,14 +162,13 @@ def _not_now(answer: ocsp.OCSPResponse, now: datetime) -> str:
 # Who
 
 
-def _not_signed(answer: ocsp.OCSPResponse, ca: ForeignCa, now: datetime) -> str:
-    digest = answer.signature_hash_algorithm
-    if digest and digest.name in WEAK_HASHES:
+def _not_signed(signed: Signed | None, answer: ocsp.OCSPResponse, ca: ForeignCa, now: datetime) -> str:
+    if signed is None or (signed.digest and signed.digest.name in WEAK_HASHES):
         return "its signature is weak"
-    if _holds(answer, load(ca.der).public_key()):
+    if signed.by(load(ca.der).public_key()):
         return ""
     delegates = [one for one in answer.certificates[:MOST_CERTIFICATES] if _may_answer(one, ca, now)]
-    if any(_holds(answer, one.public_key()) for one in delegates):
+    if any(signed.by(one.public_key()) for one in delegates):
         return ""
     return "neither the certificate's issuer signed it, nor whom that certified for OCSP"
 
@@ -176,31 +178,16 @@ def _may_answer(certificate: x509.Certificate, ca: ForeignCa, now: datetime) -> 
     usage = next((one.value for one in certificate.extensions if isinstance(one.value, x509.KeyUsage)), None)
     if (usage and not usage.digital_signature) or not _issued(ca, certificate) or weakness(certificate):
         return False
-    seen = facts(certificate.public_bytes(Encoding.DER))
-    return OCSP_SIGNING in (seen.ekus or ()) and seen.window.contains(now) and seen.signature_hash not in WEAK_HASHES
+    raw = certificate.public_bytes(Encoding.DER)
+    seen = facts(raw)
+    strong = bounded(raw) and seen.signature_hash not in WEAK_HASHES
+    return strong and OCSP_SIGNING in (seen.ekus or ()) and seen.window.contains(now)
 
 
 def _issued(ca: ForeignCa, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(load(ca.der))
     except (InvalidSignature, *UNREADABLE):
-        return False
-    return True
-
-
-def _holds(answer: ocsp.OCSPResponse, key: CertificatePublicKeyTypes) -> bool:
-    digest, signature, signed = answer.signature_hash_algorithm, answer.signature, answer.tbs_response_bytes
-    try:
-        match key:
-            case ec.EllipticCurvePublicKey() if digest:
-                key.verify(signature, signed, ec.ECDSA(digest))
-            case rsa.RSAPublicKey() if digest:
-                key.verify(signature, signed, padding.PKCS1v15(), digest)
-            case ed25519.Ed25519PublicKey():
-                key.verify(signature, signed)
-            case _:
-                return False
-    except (InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

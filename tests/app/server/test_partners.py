@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from handfast.access.slice import Slice, parse_slice
 from handfast.app.server.messages import EventList, StatusAnswer
@@ -18,7 +20,8 @@ from handfast.base.refusal import BadInput
 from handfast.base.windows import from_unix
 from handfast.trust.facts import pem, pem_certificates
 from handfast.trust.foreign import read_ca
-from tests.app.sites import Site
+from tests.app.sites import Site, site
+from tests.support.clock import FakeClock
 from tests.support.partners import authority, crl, partner, roots_pem
 
 ACME = partner("Acme")
@@ -107,7 +110,14 @@ async def test_a_list_in_the_world_is_in_its_first_slice(here: Site):
 async def test_the_status_has_each_with_its_dates(here: Site):
     """When its first CA ends, when its list grows old, and what is wrong with it."""
     text = pem(crl(ACME.issuing), "X509 CRL")
-    for revocation, how in (({"crl_pem": text}, "crl"), (None, ""), ({"ocsp": "http://127.0.0.1:1/"}, "ocsp")):
+    nobody = "http://127.0.0.1:1/"
+    ways = (
+        ({"crl_pem": text}, "crl"),
+        (None, ""),
+        ({"ocsp": nobody}, "ocsp"),
+        ({"ocsp": nobody, "crl_pem": text}, "ocsp+crl"),
+    )
+    for revocation, how in ways:
         await here.apply(world(revocation))
         (row,) = (await here.operator.call("GET", "/v1/status", StatusAnswer)).partners
         assert (row.name, row.revocation, row.fault) == ("acme", how, "")
@@ -115,7 +125,7 @@ async def test_the_status_has_each_with_its_dates(here: Site):
         assert row.ends == min(read_ca(der).window.not_after for der in pem_certificates(roots_pem(ACME)))
         (kept,) = slice_of(here).world.lists.get("acme", (None,))
         assert row.lists_until == (from_unix(kept.until) if kept else None)
-        assert bool(kept) == (how == "crl")
+        assert bool(kept) == ("crl" in how)
     await here.apply(world({"crl": "http://127.0.0.1:1/"}))
     async with asyncio.timeout(10):
         while not (row := (await here.operator.call("GET", "/v1/status", StatusAnswer)).partners[0]).fault:
@@ -163,6 +173,51 @@ async def test_an_authority_that_ended_since_is_a_caution(here: Site):
     with pytest.raises(BadInput, match="CN=Old ended on"):
         await here.apply(world(roots=roots))
     assert here.server.platform.slices.revision == 3
+
+
+async def test_a_list_that_ended_since_is_a_finding(tmp_path: Path):
+    """It must not stand in the way of other changes; its clients are not known, who stands in it stays revoked, also after a restart."""
+    text = pem(crl(ACME.issuing, (0x0B,)), "X509 CRL")
+    async with site(tmp_path) as before:
+        assert not any("ended" in one for one in (await before.apply(world({"crl_pem": text}))).warnings)
+        late = before.clock.now() + timedelta(days=2)
+        before.clock.set(late)
+        warnings = (await before.apply(world({"crl_pem": text}, more="y"))).warnings
+        due = f"{x509.load_pem_x509_crl(text.encode()).next_update_utc:%Y-%m-%d}"
+        (warning,) = (one for one in warnings if "ended" in one)
+        assert warning == f"acme: its revocation list ended on {due}, so its clients are not known to be good by it"
+        async with asyncio.timeout(10):
+            while not (
+                found := await before.operator.call("GET", "/v1/events", EventList, kind="finding.raised")
+            ).events:
+                await asyncio.sleep(0.02)
+        assert [one["reason"] for one in found.events] == [Reason.REVOCATION_CRL_EXPIRED]
+    async with site(tmp_path, FakeClock(late)) as after:
+        (kept,) = slice_of(after).world.lists["acme"]
+        assert kept.serials == ("0b",)
+        assert kept.until < late.timestamp()
+        await after.apply(world({"crl_pem": text, "ocsp": "http://127.0.0.1:1/"}, more="z"))
+        (row,) = (await after.operator.call("GET", "/v1/status", StatusAnswer)).partners
+        assert (row.revocation, row.fault) == ("ocsp+crl", Reason.REVOCATION_CRL_EXPIRED)
+
+
+async def test_a_list_that_is_new_must_count(here: Site):
+    """One that has ended is refused with its field, alone or beside one that is in force already, and so is one that was let go."""
+    held, other = (pem(crl(ACME.issuing, (serial,)), "X509 CRL") for serial in (0x0B, 0x0C))
+    await here.apply(world({"crl_pem": held}))
+    here.clock.set(here.clock.now() + timedelta(days=2))
+    for text in (other, held + other):
+        with pytest.raises(BadInput, match=r"authorities\.acme\.revocation\.crl_pem: .*expired"):
+            await here.apply(world({"crl_pem": text}))
+    stranger = roots_pem(partner("Acme"))
+    with pytest.raises(BadInput, match="no CA of this authority signed it"):
+        await here.apply(world({"crl_pem": held}, roots=stranger))
+    newest = pem(crl(ACME.issuing, (0x0B,), until=timedelta(days=9)), "X509 CRL")
+    answer = await here.apply(world({"crl_pem": held + newest}))
+    assert not any("list ended" in one for one in answer.warnings)
+    await here.apply(world({"crl_pem": newest}))
+    with pytest.raises(BadInput):
+        await here.apply(world({"crl_pem": held}))
 
 
 async def test_a_partner_cannot_bring_our_root(here: Site):

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from handfast.app.client import Api
 from handfast.app.server.callers import Role
 from handfast.app.server.messages import EventList
 from handfast.app.server.standing_messages import StandingAnswer, StandingRequest
-from handfast.app.server.standings import TELL_EVERY
+from handfast.app.server.standings import ANSWERS, TELL_EVERY
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
 from handfast.trust.standing import AGAIN_S, Word
-from tests.app.sites import Site, problem, raw
+from tests.app.sites import Site, problem, raw, site
 from tests.support import ocsp
 from tests.support.ocsp import GOOD, REVOKED, UNKNOWN, Saying, answer, nonce_of
 from tests.support.partners import authority, partner, roots_pem
@@ -178,3 +179,32 @@ async def test_no_url_in_a_certificate_is_asked(here: Site, responder: Responder
     agent = await here.being(Role.AGENT)
     assert (await ask(agent, BOB)).word is Word.UNKNOWN
     assert await findings(here) == [(Reason.REVOCATION_OCSP_UNUSABLE, "acme")]
+
+
+async def test_a_server_that_begins_anew_knows_whom_it_knew(tmp_path: Path, responder: Responder):
+    """With the responder away since; nobody whom it knew is refused, and nobody who was revoked comes back."""
+    responder.saying.until = timedelta(minutes=10)
+    for said, word, minutes in ((GOOD, Word.GOOD, 1), (REVOKED, Word.REVOKED, 3)):
+        responder.said, responder.site.status = said, 200
+        async with site(tmp_path) as before:
+            await before.apply(world(responder.site.url))
+            agent = await before.being(Role.AGENT)
+            before.clock.set(before.clock.now() + timedelta(minutes=minutes))
+            assert (await ask(agent)).word is word
+        responder.site.status = 503
+        async with site(tmp_path) as after:
+            agent = await after.being(Role.AGENT)
+            after.clock.set(after.clock.now() + timedelta(minutes=5))
+            assert (await ask(agent)).word is word
+            assert (await ask(agent, BOB)).word is Word.UNKNOWN
+            after.clock.set(after.clock.now() + timedelta(minutes=15))
+            assert (await ask(agent)).word is (Word.REVOKED if said is REVOKED else Word.UNKNOWN)
+
+
+async def test_an_answer_that_cannot_be_kept_counts_all_the_same(tmp_path: Path, responder: Responder):
+    """A disk without room is no reason to refuse anybody."""
+    async with site(tmp_path) as here:
+        (tmp_path / "partners").mkdir(mode=0o700, exist_ok=True)
+        (tmp_path / "partners" / ANSWERS).write_bytes(b"in the way")
+        await here.apply(world(responder.site.url))
+        assert (await ask(await here.being(Role.AGENT))).word is Word.GOOD

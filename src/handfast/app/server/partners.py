@@ -13,7 +13,7 @@ from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from handfast.app.server.messages import PartnerRow
 from handfast.app.server.slices import Slices
-from handfast.base.events import FindingRaised
+from handfast.base.events import SERVER, FindingRaised
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
 from handfast.base.windows import from_unix
@@ -24,6 +24,7 @@ from handfast.io.ledger import SqlLedger
 from handfast.io.ledger.lists import SharedLists
 from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
+from handfast.io.waiting import first_of
 from handfast.trust.foreign import ended
 from handfast.trust.foreign_crl import RevocationList
 
@@ -89,16 +90,7 @@ class PartnerSlices(Slices):
             if self._status.lists_of(self.world.authorities) != self.world.lists:
                 await self.refresh()
                 self._stirred.clear()
-            await self._stirred_or(self._status.next_look(self._clock.now()))
-
-    async def _stirred_or(self, seconds: float) -> None:
-        stirred = asyncio.create_task(self._stirred.wait())
-        due = asyncio.create_task(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait((stirred, due), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stirred.cancel()
-            due.cancel()
+            await first_of(self._stirred.wait(), self._clock.sleep(self._status.next_look(self._clock.now())))
 
     def faults(self, now: datetime) -> dict[str, Refusal]:
         """Give what is wrong with authorities of others, by name."""
@@ -114,7 +106,7 @@ class PartnerSlices(Slices):
             FindingRaised(
                 id=new_event_id(),
                 at=now,
-                source="server",
+                source=SERVER,
                 reason=fault.reason,
                 evidence={"authority": name, **fault.evidence},
             )
@@ -136,12 +128,12 @@ def partner_rows(world: World, faults: Mapping[str, Refusal]) -> list[PartnerRow
 
 
 def _row(authority: ForeignAuthority, lists: Sequence[RevocationList], fault: Refusal | None) -> PartnerRow:
-    revocation = authority.revocation
+    ways = (("ocsp", authority.responder), ("crl", authority.has_lists))
     return PartnerRow(
         name=authority.name,
         hosts=sorted(authority.hosts),
         ends=min(ca.window.not_after for ca in authority.cas),
-        revocation="" if revocation is None else "ocsp" if revocation.ocsp else "crl",
+        revocation="+".join(name for name, used in ways if used),
         lists_until=from_unix(min(one.until for one in lists)) if lists else None,
         fault=fault.reason.value if fault else "",
     )
