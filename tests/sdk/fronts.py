@@ -265,6 +265,12 @@ async def serving(pki: Pki, **limits: Any) -> AsyncIterator[Served]:
         yield Served(run.front, run.app, run.failures, address, good(pki, pki.leaf()))
 
 
+async def visit(run: Served) -> int:
+    """Come anew, ask once, and give the status."""
+    async with run.talking() as talk:
+        return (await talk.get()).status
+
+
 def good(pki: Pki, leaf: Issued) -> ssl.SSLContext:
     """Build the context of a client that does all right."""
     return client_context(leaf.chain_pem, leaf.key_pem, pki.roots_pem)

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,22 +24,11 @@ from uvicorn.server import ServerState
 
 from handfast.sdk.exchange import Exchange
 from handfast.sdk.limits import Limits
+from handfast.sdk.unserved import Unserved, bad_request, check_host, too_large
 
 Describe = Callable[[asyncio.BaseTransport], dict[str, Any]]
 
 _TIMERS_GRAIN_S = 0.001
-
-
-class _HeadTooLarge(Exception):
-    """The head, or the trailers, weigh more than is allowed."""
-
-
-class _NoPath(Exception):
-    """The request's target is no path (RFC 9112 section 3.2): we are no proxy."""
-
-
-class _Pipelined(Exception):
-    """More requests wait behind the current one than is allowed."""
 
 
 class _Deadline:
@@ -145,10 +133,10 @@ class HttpConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             return  # there is nothing to upgrade to; the request is answered as it stands (RFC 9110 section 7.8)
         except httptools.HttpParserError as error:
-            self._refuse(_status(error))
+            self._refuse(_why(error))
             return
         if self._silent > self._limits.head_bytes:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._refuse(too_large())
         elif self._begun or self._silent:
             if not self._reading:
                 self._reading.set(self._limits.head_s)
@@ -171,7 +159,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request, unless too many wait already."""
         if len(self.pipeline) >= self._limits.pipelined:
-            raise _Pipelined
+            raise bad_request("more requests wait for their answers than is allowed")
         super().on_message_begin()
         self.scope["extensions"] = dict(self._extensions)
         self._begun, self._silent, self._weight, self._fields = True, 0, 0, 0
@@ -204,9 +192,10 @@ class HttpConnection(HttpToolsProtocol):
     def _complete_scope(self) -> None:
         target = httptools.parse_url(self.url)
         if target.path is None:
-            raise _NoPath
+            raise bad_request("the target is no path", "this is no proxy (RFC 9112 section 3.2)")
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = self.parser.get_http_version()
+        check_host(self.headers, self.scope["http_version"])
         self.scope["path"] = unquote(target.path.decode("ascii"))
         self.scope["raw_path"] = target.path
         self.scope["query_string"] = target.query or b""
@@ -263,16 +252,14 @@ class HttpConnection(HttpToolsProtocol):
         self._silent = 0
         self._weight += size
         if self._weight > self._limits.head_bytes or self._fields > self._limits.head_fields:
-            raise _HeadTooLarge
+            raise too_large()
 
-    def _refuse(self, status: HTTPStatus) -> None:
+    def _refuse(self, refusal: Unserved) -> None:
         """Answer without the application, and close. Nothing may be put into the middle of an answer: then just close."""
         if self.answering:
             self.abort()
             return
-        self.transport.write(
-            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
-        )
+        self.transport.write(refusal.answer())
         self.transport.close()
         self._bound_closing()
 
@@ -298,10 +285,14 @@ class HttpConnection(HttpToolsProtocol):
             self.transport.abort()
 
 
-def _status(error: httptools.HttpParserError) -> HTTPStatus:
-    if isinstance(error.__context__, _HeadTooLarge):
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-    return HTTPStatus.BAD_REQUEST
+def _why(error: httptools.HttpParserError) -> Unserved:
+    """Give our own refusal where the parser passes one on, and else that of what it cannot read."""
+    ours = error.__context__
+    return (
+        ours
+        if isinstance(ours, Unserved)
+        else bad_request("this is no request that can be read", "HTTP 1.1 is spoken here")
+    )
 
 
 @functools.lru_cache(maxsize=1)
