@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from platform import python_version
 from typing import TypeVar
 
 from handfast.app.client import Api
@@ -188,7 +189,8 @@ def machine() -> str:
     """Say what the numbers were taken on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} x {', '.join(models) or os.uname().machine}"
+    processors = f"{os.cpu_count()} x {', '.join(models) or os.uname().machine}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {processors}, Python {python_version()}"
 
 
 def keep(name: str, results: object) -> Path:

@@ -53,6 +53,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a short path: that of a socket in it has a hundred bytes at most, and a test's name alone may have thirty."""
+    return tmp_path_factory.mktemp("d")
+
+
 @pytest.fixture(autouse=True)
 def guesses_cost_little(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Derive keys from passphrases at once, but where that is what is tested: in earnest each takes 0.15 s and more."""

@@ -25,6 +25,7 @@ from bench.support import LOOPBACK, cores, cpu_ns, family, free_port, keep, list
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.support.postgres import binaries, postgres_server
 
 from handfast.app.client import Api
 from handfast.app.server.messages import CertificateAnswer, CertificateRequest, WorldAnswer
@@ -83,8 +84,9 @@ def main() -> int:
         f"{machine()}; {rounds} rounds of {count} certificates over {CONNECTIONS} connections, batches over {BATCH_CONNECTIONS}\n"
     )
     print(*_table(samples), "", sep="\n")
-    if CFSSL not in samples:
-        print("left out: cfssl is not installed")
+    for program in (POSTGRESQL, CFSSL):
+        if program not in samples:
+            print(f"left out: {program}, which is not installed")
     print(*verdicts, sep="\n")
     plain = {name: [asdict(one) for one in taken] for name, taken in samples.items()}
     path = keep("issuance", {"machine": machine(), "samples": plain, "verdicts": [asdict(one) for one in verdicts]})
@@ -98,7 +100,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument(
-        "--database", default="", help="an empty PostgreSQL database, to measure as well; its own work is not counted"
+        "--database",
+        default="",
+        help="an empty PostgreSQL database, in place of one of a PostgreSQL that is started here",
     )
     parser.add_argument(
         "--profile", default="", help="where to write what cProfile sees of our server; it slows it down"
@@ -108,17 +112,27 @@ def _options() -> argparse.Namespace:
 
 def _servers(directory: Path, csrs: Sequence[str], options: argparse.Namespace, stack: ExitStack) -> dict[str, Work]:
     """Start all, warm them up, and give how to have certificates made by each."""
+    database = options.database or _database(stack)  # before we are bound to a core, as it has all of them
     server_core, client_core = cores()
     os.sched_setaffinity(0, {client_core})
     environment = {"PROFILE": options.profile} if options.profile else {}
     works = _ours(HANDFAST, _handfast(directory / "handfast", csrs, server_core, environment), stack)
-    if options.database:
-        environment = {VARIABLE: options.database}
+    if database:
+        environment = {VARIABLE: database}
         works |= _ours(POSTGRESQL, _handfast(directory / "postgresql", csrs, server_core, environment), stack)
     if shutil.which("cfssl"):
         works[CFSSL] = stack.enter_context(_cfssl(directory / "cfssl", csrs, server_core))
     works[FLOOR] = partial(_floor, csrs, server_core)
     return works
+
+
+def _database(stack: ExitStack) -> str:
+    """Start the PostgreSQL of the tests, on all cores, and give an empty database in it; its own work is not counted."""
+    programs = binaries()
+    if programs is None:
+        return ""
+    server = stack.enter_context(postgres_server(programs))
+    return server.url(asyncio.run(server.create_database()))
 
 
 def _ours(name: str, server: AbstractContextManager[tuple[Work, Work]], stack: ExitStack) -> dict[str, Work]:

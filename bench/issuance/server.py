@@ -17,6 +17,7 @@ from pathlib import Path
 import uvloop
 from bench.support import LOOPBACK
 
+from handfast.app.collecting import begin_to_serve
 from handfast.app.logs import log_to
 from handfast.app.server.build import ServerConfig, build_server
 from handfast.base.spiffe import TrustDomain
@@ -41,6 +42,7 @@ async def _serve(directory: Path) -> None:
     server = await build_server(config, SystemClock())
     try:
         await server.start()
+        begin_to_serve()
         print(f"listening on {server.api_address[1]}", flush=True)
         await over.wait()
     finally:

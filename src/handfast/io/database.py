@@ -13,14 +13,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Value = str | int | bytes | None
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One statement with its arguments. ``expect`` is how many rows it must touch; None is any number."""
 
     sql: str

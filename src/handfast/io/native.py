@@ -34,11 +34,17 @@ def native(value: Any) -> bool:  # noqa: ANN401 - any dataclass
     """Tell whether the library spells ``value``, a dataclass, as `encoding` does: no type that it knows nothing of, all times in UTC."""
     kind: Any = type(value)
     shape = shape_of(kind)
-    return (
-        shape is not None
-        and all(_in_utc(getattr(value, name)) for name in shape.times)
-        and all(part is None or native(part) for part in (getattr(value, name) for name in shape.parts))
-    )
+    if shape is None:
+        return False
+    for name in shape.times:
+        moment = getattr(value, name)
+        if moment is not None and moment.tzinfo is not UTC:
+            return False
+    for name in shape.parts:
+        part = getattr(value, name)
+        if part is not None and not native(part):
+            return False
+    return True
 
 
 @lru_cache(maxsize=256)
@@ -55,10 +61,6 @@ def shape_of(kind: type[Any]) -> Shape | None:
         elif not _simple(hint):
             return None
     return Shape(tuple(times), tuple(parts))
-
-
-def _in_utc(moment: datetime | None) -> bool:
-    return moment is None or moment.tzinfo is UTC
 
 
 def _only(hint: Any) -> Any:  # noqa: ANN401 - a hint is anything

@@ -198,11 +198,12 @@ def migrate(connection: sqlite3.Connection, known: Sequence[Migration]) -> None:
 
 
 def _execute(connection: sqlite3.Connection, step: Step) -> Result:
-    cursor = connection.execute(numbered(step.sql), step.args)
-    rows = cursor.fetchall()
+    sql, args, expect = step
+    cursor = connection.execute(numbered(sql), args)
+    rows = [] if cursor.description is None else cursor.fetchall()
     count = cursor.rowcount if cursor.description is None else len(rows)
-    if step.expect not in {None, count}:
-        raise Conflict(f"{count} rows, not {step.expect}")
+    if expect is not None and count != expect:
+        raise Conflict(f"{count} rows, not {expect}")
     return Result(rows, count)
 
 

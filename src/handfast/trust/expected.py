@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, NameOID
 
 from handfast.trust import der
 from handfast.trust.addresses import StatusAddresses
@@ -26,12 +26,11 @@ def extensions(plan: LeafPlan, kind: str, key_id: bytes) -> Extensions:
 
     ``kind``, such as ``rsa``, and ``key_id`` are of the key in the bytes, whatever the plan says of it.
     """
-    names = [x509.UniformResourceIdentifier(str(plan.identity)), *map(x509.DNSName, plan.dns)]
     wanted = {
         ExtensionOID.BASIC_CONSTRAINTS: _NOT_A_CA,
         ExtensionOID.KEY_USAGE: _SIGNS_AND_ENCRYPTS if kind == "rsa" else _SIGNS,
         ExtensionOID.EXTENDED_KEY_USAGE: _extended_usage(plan.profile.ekus),
-        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: _written(x509.SubjectAlternativeName(names)),
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: _names(str(plan.identity), plan.dns),
         ExtensionOID.SUBJECT_KEY_IDENTIFIER: _written(x509.SubjectKeyIdentifier(key_id)),
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER: _authority(plan.issuer.key_id),
     }
@@ -71,7 +70,19 @@ _NOT_CHECKED = _written(x509.OCSPNoCheck())
 _MUST_STAPLE = _written(x509.TLSFeature([x509.TLSFeatureType.status_request]))
 
 
-# An issuer, its profiles and its lists are few, and a leaf's own names many: only the former are kept.
+# What changes with every renewal is not kept: serial, life and key. An issuer, its profiles and its lists are few, and the
+# names of a leaf come again with the next one.
+
+
+@lru_cache(maxsize=2048)
+def subject(common_name: str) -> bytes:
+    """Give the Name that a leaf must have: one common name."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]).public_bytes()
+
+
+@lru_cache(maxsize=2048)
+def _names(uri: str, dns: tuple[str, ...]) -> bytes:
+    return _written(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), *map(x509.DNSName, dns)]))
 
 
 @lru_cache(maxsize=64)

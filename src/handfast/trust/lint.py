@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.x509.oid import ExtensionOID, NameOID
+from cryptography.x509.oid import ExtensionOID
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
@@ -128,7 +128,7 @@ def _raw(fields: Sequence[bytes], plan: LeafPlan) -> Iterator[tuple[str, str]]:
         yield "algorithm", f"not {plan.issuer.algorithm.name}, which the issuer's key signs with"
     if issuer != plan.issuer.subject_der:
         yield "issuer", "not the issuer's subject, byte for byte"
-    if subject != x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, plan.common_name)]).public_bytes():
+    if subject != expected.subject(plan.common_name):
         yield "subject", "not the planned common name alone"
     if spki != plan.subject.spki:
         yield "key", "not the key of the request"

@@ -13,6 +13,7 @@ import uvloop
 
 from handfast import __version__
 from handfast.app import demo
+from handfast.app.collecting import begin_to_serve
 from handfast.app.domains import DIRECTORY
 from handfast.app.up import P12_PASSWORD, Running, UpConfig, server_alone, up
 from handfast.io.clock import SystemClock
@@ -46,6 +47,7 @@ async def _serve(config: UpConfig, shown: Path) -> None:
     async with up(config, SystemClock()) as running:
         for line in _greeting(running, shown):
             typer.echo(line)
+        begin_to_serve()
         await running.agent.failed()
 
 
@@ -60,6 +62,7 @@ async def _serve_alone(config: UpConfig, data: Path) -> None:
         typer.echo(f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics")
         for line in _status(config):
             typer.echo(line)
+        begin_to_serve()
         await asyncio.get_running_loop().create_future()
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from handfast.app.logs import Fields, tell
 from handfast.app.server.metrics import Metrics
-from handfast.io.encoding import decode, decode_event, encode
+from handfast.io.encoding import decode, decode_event
 from handfast.io.ledger import SqlLedger
 
 PAGE = 100  # events of 64 KiB at most, which go into the log at once
@@ -44,4 +46,4 @@ def _fields(body: bytes) -> Fields:
 
 
 def _short(value: object) -> object:
-    return encode(value).decode() if isinstance(value, dict | list) else value
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
