@@ -19,9 +19,9 @@ from handfast.app.server.messages import (
     RevocationRequest,
 )
 from handfast.io.credentials import new_key
-from tests.app.server.status_sites import free_port
 from tests.app.test_domains import ANY, DEV, PROD, first
 from tests.support.clock import FakeClock
+from tests.support.ports import free_port
 
 
 def published(port: int) -> Settings:

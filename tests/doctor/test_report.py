@@ -106,10 +106,12 @@ def test_a_connection_whose_certificate_was_only_named_leads_to_the_inventory():
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_refusal_says_what_it_is_who_has_to_act_and_what_to_do(reason: Reason):
-    """Whatever the reason."""
+    """Whatever the reason. A hint to ask for the explanation is left out of the explanation."""
     text = "\n".join(story(replace(EVENTS[6], reason=reason)))  # type: ignore[call-arg]
-    for part in (reason.value, reason.summary, reason.side.value, reason.hint):
+    for part in (reason.value, reason.summary, reason.side.value):
         assert part in text
+    assert (reason.hint in text) != ("handfast explain" in reason.hint)
+    assert "handfast explain" not in text
 
 
 def test_what_is_not_known_is_left_out_or_called_none():

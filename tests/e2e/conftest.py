@@ -9,9 +9,10 @@ import pytest
 
 from tests.e2e.echo import Echo
 from tests.e2e.feed import Feed
-from tests.e2e.platform import Client, Platform, free_port
+from tests.e2e.platform import Client, Platform
 from tests.e2e.world import wire_world
 from tests.support.pki import Pki
+from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
 

@@ -6,9 +6,7 @@ import asyncio
 import json
 import os
 import re
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -39,18 +37,6 @@ from tests.support.pki import Files, Pki
 HANDFAST = Path(sys.executable).with_name("handfast")
 START_S, STOP_S, COMMAND_S = 40.0, 20.0, 40.0
 Event = dict[str, Any]
-
-
-def free_port() -> int:
-    """Give a port that nobody has, outside of those that the kernel hands out to clients meanwhile."""
-    while True:
-        port = 10_000 + secrets.randbelow(20_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
 
 
 def wait_for(what: str, look: Callable[[], Any], limit: float = 10.0) -> Any:

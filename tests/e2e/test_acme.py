@@ -14,9 +14,10 @@ from cryptography.x509.oid import ExtensionOID
 
 from tests.e2e.clients import curl
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import Platform, free_port, serial_of, wait_for
+from tests.e2e.platform import Platform, serial_of, wait_for
 from tests.support.names import Names
 from tests.support.pki import Files
+from tests.support.ports import free_port
 
 HOST = "api.example.org"
 REGISTERED = ("--eab", "--kid", "any", "--hmac", "AAAA")

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.platform import Platform, free_port, wait_for
+from tests.e2e.platform import Platform, wait_for
+from tests.support.ports import free_port
 
 
 @pytest.fixture(scope="module")

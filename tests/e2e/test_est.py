@@ -13,8 +13,9 @@ from cryptography import x509
 from handfast.base.reasons import Reason
 from tests.e2e.clients import Response, Seen, curl, fetch
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import HANDFAST, Client, Platform, free_port
+from tests.e2e.platform import HANDFAST, Client, Platform
 from tests.support.pki import Files
+from tests.support.ports import free_port
 
 HOW_TO = (Path(__file__).parents[2] / "docs/howto/est.md").read_text()
 HOST = "api.example.org"

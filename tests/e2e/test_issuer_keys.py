@@ -8,8 +8,9 @@ import pytest
 
 from tests.e2e.clients import GONE, TLS_1_2, TLS_1_3, Connection
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import Client, Platform, free_port
+from tests.e2e.platform import Client, Platform
 from tests.support import tokens
+from tests.support.ports import free_port
 
 HOST = "api.example.org"
 

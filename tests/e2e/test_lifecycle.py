@@ -9,9 +9,10 @@ import pytest
 
 from tests.e2e.clients import GONE, Connection
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import HANDFAST, Platform, free_port, wait_for
+from tests.e2e.platform import HANDFAST, Platform, wait_for
 from tests.e2e.processes import Process, below
 from tests.support.pki import Files
+from tests.support.ports import free_port
 
 HOST = "api.example.org"
 BACK_S = 2.0

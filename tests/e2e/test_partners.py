@@ -14,10 +14,11 @@ import pytest
 from handfast.base.reasons import Reason
 from tests.e2e.clients import GONE, Connection, Response, Seen, curl
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import Event, Platform, free_port, wait_for
+from tests.e2e.platform import Event, Platform, wait_for
 from tests.envoy_real.forging import CN, FOR_CLIENTS, NOT_CA, URI, UTF8, Draft, forge, names, subject
 from tests.support.partners import crl, partner, roots_pem
 from tests.support.pki import Files
+from tests.support.ports import free_port
 
 HOST, OTHER = "api.example.org", "inside.example.org"
 ACME = partner("Acme")

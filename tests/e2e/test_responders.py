@@ -14,10 +14,11 @@ from cryptography import x509
 from handfast.base.reasons import Reason
 from tests.e2e.clients import Connection, Response, Seen, curl
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import Platform, free_port, wait_for
+from tests.e2e.platform import Platform, wait_for
 from tests.support.ocsp import GOOD, REVOKED, Saying, Site, answer, delegate, failure, index, nonce_of, openssl, site
 from tests.support.partners import authority, partner, roots_pem
 from tests.support.pki import Files, Issued, Pki
+from tests.support.ports import free_port
 
 HOST = "api.example.org"
 ACME, BETA, GAMMA, DELTA = (partner(name) for name in ("Acme", "Beta", "Gamma", "Delta"))

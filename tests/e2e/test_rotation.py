@@ -14,8 +14,9 @@ from handfast.io.authorities import create_authority
 from handfast.trust.facts import facts, pem_certificates
 from tests.e2e.customer import Customer
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import Platform, free_port, wait_for
+from tests.e2e.platform import Platform, wait_for
 from tests.support.clock import FakeClock
+from tests.support.ports import free_port
 
 HOST, SETTLE_S = "api.example.org", 0.5
 STEP_S = 25.0

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import COMMAND_S, Platform, free_port, wait_for
+from tests.e2e.platform import COMMAND_S, Platform, wait_for
+from tests.support.ports import free_port
 
 LENIENT, STRICT = "lenient.example.org", "strict.example.org"
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.e2e.echo import LOOPBACK
 from tests.e2e.platform import COMMAND_S as SECONDS
-from tests.e2e.platform import HANDFAST, STOP_S, free_port, wait_for
+from tests.e2e.platform import HANDFAST, STOP_S, wait_for
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

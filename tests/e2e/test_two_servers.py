@@ -26,7 +26,8 @@ from handfast.io.ledger import SqlLedger
 from handfast.io.postgres import PostgresDatabase
 from tests.app.sites import DOMAIN, WORLD
 from tests.e2e.echo import LOOPBACK
-from tests.e2e.platform import HANDFAST, START_S, STOP_S, free_port
+from tests.e2e.platform import HANDFAST, START_S, STOP_S
+from tests.support.ports import free_port
 from tests.support.postgres import PORT, PostgresServer
 from tests.support.postgres_fixtures import postgres
 

@@ -6,7 +6,8 @@ import pytest
 
 from tests.e2e.clients import BOTH_VERSIONS, GONE, Connection, Seen, curl
 from tests.e2e.echo import LOOPBACK, Echo
-from tests.e2e.platform import Client, Platform, free_port, wait_for
+from tests.e2e.platform import Client, Platform, wait_for
+from tests.support.ports import free_port
 
 HOST = "api.example.org"
 ROUNDS = 10

@@ -19,6 +19,7 @@ from handfast.io.signers import AuthorityKey
 from handfast.trust import leaf
 from handfast.trust.facts import pem
 from handfast.trust.plan import LeafPlan, plan, serial_from
+from tests.support.clock import START
 from tests.support.offline_root import OfflineRoot, openssl
 from tests.trust.material import request
 
@@ -55,11 +56,16 @@ async def signed(place: Place, root: OfflineRoot, *, days: int = 300, crl_days: 
 
 async def leaf_under(place: Place, *dns: str) -> tuple[bytes, Authority]:
     authority = open_authority(place.authority, place.trust_domain, place.passphrase)
-    planned = plan(request(dns=dns), authority.issuer_facts, workload=None, now=now(), serial=serial_from(bytes(20)))
-    assert isinstance(planned, LeafPlan), planned
-    made = leaf.assemble(leaf.tbs(planned), await authority.signer.sign(leaf.tbs(planned)))
+    made = await leaf_of(authority, *dns, now=now())
     close(authority.signer)
     return made, authority
+
+
+async def leaf_of(authority: Authority, *dns: str, now: datetime = START) -> bytes:
+    """Sign a leaf as the server does."""
+    planned = plan(request(dns=dns), authority.issuer_facts, workload=None, now=now, serial=serial_from(bytes(20)))
+    assert isinstance(planned, LeafPlan), planned
+    return leaf.assemble(leaf.tbs(planned), await authority.signer.sign(leaf.tbs(planned)))
 
 
 async def openssl_verifies(place: Place, tmp_path: Path, *dns: str) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from handfast.io.authorities import Authority, create_authority
 from handfast.io.authority_sources import Place
-from tests.io.authority_parts import DOMAIN
+from tests.io.authority_parts import DOMAIN, PASSPHRASE
+from tests.support.clock import FakeClock
 from tests.support.offline_root import OfflineRoot, offline_root
 from tests.support.postgres_fixtures import own_server, postgres, postgres_store
 from tests.support.stores import PostgresStore, SqliteStore, Store
@@ -20,6 +22,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         return SqliteStore(tmp_path / "store.db")
     server = request.getfixturevalue("postgres")
     return PostgresStore(server, await server.create_database())
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Give an authority that was just made, in the directory ``ca``, sealed."""
+    return create_authority(tmp_path / "ca", DOMAIN, FakeClock(), PASSPHRASE)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from handfast.base.reasons import Reason
 from handfast.doctor.verdict import verdict
 from handfast.envoy.access_log import CONNECTION_FAILED_FORMAT, CONNECTION_FORMAT, REQUEST_FORMAT, read_row
 from tests.support.pki import SERVER, Issued, Pki
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -123,12 +124,6 @@ def _config(log: Path, port: int, dead_port: int, pki: Pki, server: Issued) -> d
     return {"static_resources": {"clusters": [cluster], "listeners": [listener]}}
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _until(what: Callable[[], T | None], seconds: float = 10) -> T:
     end = time.monotonic() + seconds
     while not (found := what()):
@@ -143,12 +138,12 @@ class Lone:
     def __init__(self, directory: Path) -> None:
         """Make certificates and write the configuration."""
         self.directory, self.log = directory, directory / "rows.jsonl"
-        self.port, self.seen = _free_port(), 0
+        self.port, self.seen = free_port(), 0
         self.pki = Pki()
         self.leaf = self.pki.leaf("payments", dns=["payments.internal"])
         self.config = directory / "envoy.json"
         server = self.pki.leaf("a.test", dns=["a.test"], eku=[SERVER])
-        self.config.write_text(json.dumps(_config(self.log, self.port, _free_port(), self.pki, server)))
+        self.config.write_text(json.dumps(_config(self.log, self.port, free_port(), self.pki, server)))
 
     def run(self) -> Iterator["Lone"]:
         """Start it, and end it after the caller."""

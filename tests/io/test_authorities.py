@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import os
-import shutil
-import signal
 import stat
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,39 +17,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handfast.base.refusal import BadInput, Refusal, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import whole_second
-from handfast.io import files, sealed
+from handfast.io import sealed
 from handfast.io.authorities import Authority, create_authority, open_authority
 from handfast.io.sealed import Passphrase
 from handfast.io.signers import KeySigner
-from handfast.trust import leaf
 from handfast.trust.algorithms import verify
 from handfast.trust.facts import facts, hex_serial, pem, pem_certificates
-from handfast.trust.plan import LeafPlan, plan, serial_from
+from handfast.trust.plan import plan, serial_from
 from handfast.trust.revocation import RevocationReason, Revoked, crl_plan, tbs
+from tests.io.authority_parts import DOMAIN, PASSPHRASE, leaf_of
 from tests.support.clock import START, FakeClock
 from tests.trust.material import request
 
-DOMAIN = TrustDomain("example.org")
-PASSPHRASE = Passphrase(b"correct horse battery staple")
 NEEDED = {"root.pem", "root.crl.pem", "issuing.pem", "issuing-key.pem"}
 FILES = {*NEEDED, "root-key.pem", "ocsp.pem", "ocsp-key.pem"}
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return create_authority(tmp_path / "ca", DOMAIN, FakeClock(), PASSPHRASE)
-
-
-async def leaf_of(authority: Authority, *, now: datetime = START, serial: int = 1) -> bytes:
-    planned = plan(
-        request(dns=("payments.internal",)),
-        authority.issuer_facts,
-        workload=None,
-        now=now,
-        serial=serial_from(serial.to_bytes(20, "big")),
-    )
-    assert isinstance(planned, LeafPlan), planned
-    return leaf.assemble(leaf.tbs(planned), await authority.signer.sign(leaf.tbs(planned)))
 
 
 # --- what it is
@@ -237,88 +214,6 @@ def test_the_authority_of_another_trust_domain_is_refused(tmp_path: Path):
         open_authority(tmp_path / "ca", TrustDomain("example.com"), PASSPHRASE)
 
 
-# --- making it, whole or not at all
-
-
-@pytest.mark.usefixtures("authority")
-def test_what_is_there_is_never_made_again(tmp_path: Path):
-    """A second creation is refused, and changes nothing."""
-    before = {path.name: path.read_bytes() for path in (tmp_path / "ca").iterdir()}
-    with pytest.raises(BadInput, match="already"):
-        create_authority(tmp_path / "ca", DOMAIN, FakeClock(), PASSPHRASE)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "ca").iterdir()} == before
-
-
-@pytest.mark.parametrize("step", range(5))
-@pytest.mark.parametrize("killed", [True, False], ids=["killed", "failed"])
-def test_a_creation_that_ends_half_way_leaves_nothing_and_can_be_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, killed: bool
-):
-    """After each file: the directory is not there, and the next call clears what a killed process left."""
-    write, written = files.write, []
-
-    def failing(path: Path, data: bytes, mode: int = 0o644) -> None:
-        if len(written) == step:
-            raise KeyboardInterrupt
-        write(path, data, mode)
-        written.append(path)
-
-    monkeypatch.setattr(files, "write", failing)
-    if killed:
-        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
-    with pytest.raises(KeyboardInterrupt):
-        create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ([".ca.new"] if killed else [])
-    assert create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None).trust_domain == DOMAIN
-    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
-
-
-def test_a_process_killed_while_creating_leaves_a_whole_authority_or_none(tmp_path: Path):
-    """A real kill, just before the rename."""
-    code = (
-        "import os, signal, sys; from pathlib import Path\n"
-        "from handfast.base.spiffe import TrustDomain\n"
-        "from handfast.io import authorities, clock\n"
-        "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "authorities.create_authority(Path(sys.argv[1]), TrustDomain('example.org'), clock.SystemClock(), None)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "ca")], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == [".ca.new"]
-    assert stat.S_IMODE((tmp_path / ".ca.new").stat().st_mode) == 0o700
-    assert create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
-    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
-
-
-def test_two_processes_do_not_make_one_authority_together(tmp_path: Path):
-    """Whoever comes second is told to try again."""
-    holder = os.open(tmp_path, os.O_RDONLY)
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable, match="another process"):
-            create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
-    finally:
-        os.close(holder)
-    assert create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
-
-
-def test_an_empty_directory_that_is_there_is_used(tmp_path: Path):
-    """Whoever made it for us, with whatever mode, gets it filled and private."""
-    (tmp_path / "ca").mkdir(0o755)
-    create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
-    assert stat.S_IMODE((tmp_path / "ca").stat().st_mode) == 0o700
-
-
-def test_a_file_in_the_place_is_refused(tmp_path: Path):
-    """The error names it, and nothing is left beside it."""
-    (tmp_path / "ca").write_bytes(b"")
-    with pytest.raises(BadInput) as caught:
-        create_authority(tmp_path / "ca", DOMAIN, FakeClock(), None)
-    assert caught.value.file == str(tmp_path / "ca")
-    assert [path.name for path in tmp_path.iterdir()] == ["ca"]
-
-
 # --- revocation lists
 
 
@@ -365,77 +260,6 @@ def test_the_roots_list_is_empty_and_counts_as_long_as_the_root(authority: Autho
     assert len(listed) == 0
     assert listed.next_update_utc == root.not_valid_after_utc
     assert listed.issuer == root.subject
-
-
-# --- OpenSSL's opinion
-
-
-def openssl(*arguments: str | Path) -> str:
-    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)
-    return f"{done.returncode} {done.stdout} {done.stderr}"
-
-
-@pytest.fixture
-async def lab(tmp_path: Path) -> tuple[Path, Authority, bytes]:
-    """Give a directory with an authority of now, a leaf and a list of nothing."""
-    now = datetime.now(UTC)
-    authority = create_authority(tmp_path / "ca", DOMAIN, FakeClock(now), None)
-    der = await leaf_of(authority, now=now)
-    (tmp_path / "leaf.pem").write_text(pem(der))
-    (tmp_path / "issuing.crl.pem").write_text(await authority.crl((), 1, now))
-    return tmp_path, authority, der
-
-
-@pytest.mark.debian("openssl")
-@pytest.mark.parametrize("purpose", ["sslclient", "sslserver"])
-def test_openssl_verifies_a_chain(lab: tuple[Path, Authority, bytes], purpose: str):
-    """Strictly, with both lists, for a client and for a server."""
-    directory, _, _ = lab
-    ca = directory / "ca"
-    chain = ("-CAfile", ca / "root.pem", "-untrusted", ca / "issuing.pem")
-    lists = ("-crl_check_all", "-CRLfile", ca / "root.crl.pem", "-CRLfile", directory / "issuing.crl.pem")
-    strict = ("-x509_strict", "-purpose", purpose, "-verify_hostname", "payments.internal")
-    assert openssl("verify", *chain, directory / "leaf.pem").startswith("0 ")
-    assert openssl("verify", *chain, *lists, *strict, directory / "leaf.pem").startswith("0 ")
-
-
-@pytest.mark.debian("openssl")
-async def test_openssl_refuses_a_certificate_that_the_list_names(lab: tuple[Path, Authority, bytes]):
-    """A revocation in our list is one for everybody."""
-    directory, authority, der = lab
-    seen, now = facts(der), datetime.now(UTC)
-    one = Revoked(
-        serial=seen.serial,
-        fingerprint=seen.fingerprint,
-        at=now,
-        reason=RevocationReason.KEY_COMPROMISE,
-        not_after=seen.window.not_after,
-    )
-    (directory / "issuing.crl.pem").write_text(await authority.crl([one], 2, now))
-    ca = directory / "ca"
-    lists = ("-crl_check_all", "-CRLfile", ca / "root.crl.pem", "-CRLfile", directory / "issuing.crl.pem")
-    told = openssl(
-        "verify", "-CAfile", ca / "root.pem", "-untrusted", ca / "issuing.pem", *lists, directory / "leaf.pem"
-    )
-    assert "certificate revoked" in told
-
-
-@pytest.mark.debian("openssl")
-def test_openssl_prints_what_a_leaf_says(lab: tuple[Path, Authority, bytes]):
-    """Names and usages as another implementation reads them."""
-    told = openssl("x509", "-in", lab[0] / "leaf.pem", "-noout", "-text")
-    for line in (
-        "Version: 3",
-        "Issuer: CN = Handfast issuing CA example.org",
-        "Subject: CN = payments",
-        "CA:FALSE",
-        "Digital Signature",
-        "TLS Web Client Authentication, TLS Web Server Authentication",
-        "URI:spiffe://example.org/payments, DNS:payments.internal",
-        "ecdsa-with-SHA256",
-    ):
-        assert line in told
-    assert told.count("critical") == 2
 
 
 async def test_a_leaf_and_its_issuer_are_refused_by_time_alone(authority: Authority):

@@ -26,17 +26,11 @@ from handfast.io.envoy_process import (
     check_version,
     find_envoy,
     pause_before,
-    validate,
 )
+from tests.support.ports import free_port
 
 Json = dict[str, Any]
 LIMIT = 5.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def serving(port: int) -> Json:
@@ -158,17 +152,6 @@ def test_an_end_is_told_in_words():
     killed = Exit(-9, tuple("abcdefg"), 0.1)
     assert killed.refusal.reason is Reason.ENVOY_DIED
     assert killed.refusal.evidence == {"how": "signal SIGKILL", "last words": "c\nd\ne\nf\ng"}
-
-
-@pytest.mark.e2e
-async def test_a_bootstrap_is_validated(tmp_path: Path):
-    """A good bootstrap must pass; a bad one must be refused in Envoy's words; no file may stay behind."""
-    assert await validate(find_envoy(), serving(free_port()), tmp_path) is None
-    bad = await validate(find_envoy(), {"static_resources": {"listeners": [{"name": "l"}]}}, tmp_path)
-    assert bad is not None
-    assert bad.reason is Reason.ENVOY_REJECTED
-    assert "address is necessary" in bad.evidence["message"]
-    assert not [*os.scandir(tmp_path)]
 
 
 # Its life.

@@ -36,7 +36,8 @@ async def responders() -> AsyncIterator[ForeignResponders]:
 
 
 async def ask(responders: ForeignResponders, url: str, leaf: x509.Certificate = LEAF.cert) -> Standing | Refusal:
-    return await responders.ask(url, CA, leaf.serial_number, datetime.now(UTC))
+    said = await responders.ask(url, CA, leaf.serial_number, datetime.now(UTC))
+    return said if isinstance(said, Refusal) else said.standing
 
 
 async def test_a_responder_is_asked(responders: ForeignResponders, there: Site):

@@ -6,11 +6,12 @@ import pytest
 
 from handfast.base.refusal import BadInput
 from handfast.io import key_places
-from handfast.io.key_places import KEY_FILE, TOKEN_FILE, KeyPlace
+from handfast.io.key_places import KeyPlace
 from handfast.io.sealed import Passphrase
 from handfast.io.signers import KeyKind
 
 PASSPHRASE = Passphrase(b"correct horse battery staple")
+KEY_FILE, TOKEN_FILE = "issuing-key.pem", "issuing-key.uri"
 URI = "pkcs11:token=ca;object=x?module-path=/m.so&pin-source=file:/secret/pin"
 
 

@@ -13,8 +13,9 @@ from handfast.io import postgres as module
 from handfast.io import postgres_session
 from handfast.io.database import Result, step
 from handfast.io.migrations import Migration
-from handfast.io.postgres import BEGIN, MAX_QUEUE, PostgresDatabase
+from handfast.io.postgres import MAX_QUEUE, PostgresDatabase
 from handfast.io.postgres_session import Address
+from handfast.io.schemas import lock
 from tests.support.cutting import Cutting
 from tests.support.postgres import PostgresServer
 from tests.support.stores import PostgresStore
@@ -43,7 +44,7 @@ async def holding_the_turn(address: Address) -> AsyncIterator[asyncpg.Connection
     """Be another process in the middle of its transaction."""
     session = await postgres_session.connect(address)
     try:
-        await session.execute(BEGIN)
+        await session.execute(f"begin; {lock('')}")
         yield session
     finally:
         session.terminate()

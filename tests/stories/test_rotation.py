@@ -1,17 +1,19 @@
 """A week of a fleet whose authorities are rotated again and again, on a clock that the test moves.
 
-1,500 workloads hold certificates of an hour and follow the keeping logic of the platform (`handfast.trust.renewal`). Ten of them are
-signed for, and verified; of the others the ledger has the record that a signature would have left. The platform beneath is the
+1,500 workloads hold certificates of an hour and follow the keeping logic of the platform (`handfast.trust.renewal`). Twenty of them, spread
+over all moments at which they renew, are signed for, and verified; of the others the ledger has the record that a signature would have left. The platform beneath is the
 real one: authorities on disk, ledger, slices, and the machine that drives the rotation.
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,8 @@ from handfast.trust.renewal import Counting, counting, renew_at, superseded
 from tests.support.clock import FakeClock
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
-HOLDERS, SIGNED = 1500, 10
+HOLDERS, SIGNED = 1500, 20
+EVERY = HOLDERS // SIGNED
 AGENTS = ("east", "lost", "west")
 ROWS = 50
 _COLUMNS = (
@@ -80,6 +83,7 @@ class Fleet:
     async def renew_due(self) -> None:
         """Let everybody renew whose time has come; nobody's certificate has ended by then."""
         now, rows, renewed = self.clock.now(), list[tuple[Value, ...]](), list[int]()
+        signing: list[Holder] = []
         while self._due and self._due[0][0] <= now:
             _, number = heapq.heappop(self._due)
             one = self.holders[number]
@@ -87,12 +91,15 @@ class Fleet:
                 continue  # a time from before it was told something else
             assert one.window.contains(now) or not one.issuer, f"{one.name} has ended"
             renewed.append(number)
-            if number < SIGNED:
-                await self._sign(one)
-            else:
+            if number % EVERY:
                 rows.append(self._recorded(one, now))
-        for start in range(0, len(rows), ROWS):
-            await self._insert(rows[start : start + ROWS])
+            else:
+                signing.append(one)
+        # Who renews in one minute shares the ledger's transactions, as in one turn of a server's loop.
+        await asyncio.gather(
+            *map(self._sign, signing),
+            *(self._insert(rows[start : start + ROWS]) for start in range(0, len(rows), ROWS)),
+        )
         for number in renewed:
             self._hold(number)
 
@@ -142,12 +149,8 @@ class Fleet:
         )
 
     async def _insert(self, rows: list[tuple[Value, ...]]) -> None:
-        width = len(rows[0])
-        values = ", ".join(
-            "(" + ", ".join(f"${row * width + column + 1}" for column in range(width)) + ")" for row in range(len(rows))
-        )
         flat = [value for row in rows for value in row]
-        await self.platform.ledger._db.write(step(f"insert into certificates ({_COLUMNS}) values {values}", *flat))
+        await self.platform.ledger._db.write(step(_inserting(len(rows), len(rows[0])), *flat))
 
     # What goes on
 
@@ -206,6 +209,12 @@ class Fleet:
 
     def stages(self) -> list[str]:
         return [row.stage.value for row in self.platform.rotation.rows]
+
+
+@cache
+def _inserting(count: int, width: int) -> str:
+    rows = ("(" + ", ".join(f"${row * width + column + 1}" for column in range(width)) + ")" for row in range(count))
+    return f"insert into certificates ({_COLUMNS}) values {', '.join(rows)}"
 
 
 def verify(chain: tuple[bytes, ...], roots: tuple[bytes, ...], name: str, now: datetime) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -29,11 +30,11 @@ from handfast.base.spiffe import TrustDomain
 from handfast.io.credentials import new_key
 from handfast.io.sealed import Passphrase
 from handfast.trust.facts import facts, pem_certificates
-from handfast.trust.rotation import SETTLE
-from tests.app.server.status_sites import free_port
+from handfast.trust.rotation import PACE, SETTLE
 from tests.app.sites import DOMAIN
 from tests.stories.telling import eventually
 from tests.support.clock import FakeClock
+from tests.support.ports import free_port
 from tests.support.postgres_fixtures import own_server, postgres, postgres_store
 from tests.support.stores import PostgresStore
 
@@ -132,6 +133,41 @@ async def test_a_rotation_at_one_is_issued_from_by_the_other_at_once(fleet: Flee
     assert {path.relative_to(fleet.config.directory).parts[0] for path in roots} <= {"one"}
 
 
+async def test_a_server_without_the_roots_key_leaves_it_to_the_others(fleet: Fleet):
+    """It may look first when the time has come, and sees a step first that another one began: neither is a fault."""
+    one, other = await fleet.server("one"), await fleet.server("other")
+    fleet.clock.set(fleet.clock.now() + timedelta(days=245))
+    for _ in range(2):
+        await other.platform.rotation.go_on()
+        fleet.clock.set(fleet.clock.now() + SETTLE)
+    assert [row.stage for row in other.platform.rotation.rows] == ["issuing"]
+    await one.platform.rotation.go_on()
+    await other.platform.rotation.go_on()
+    assert other.platform.rotation.rows == one.platform.rotation.rows
+    assert len(one.platform.rotation.rows) == 2
+    assert await findings(one) == []
+
+
+async def test_without_a_passphrase_too_the_maker_is_whoever_began(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
+    """Nothing travels between these servers but the ledger's word, and two that made a generation each would have two of it."""
+    fleet.config = replace(fleet.config, passphrase=None)
+    one = await fleet.server("one")
+    copy = fleet.config.directory / "other" / "authority"
+    shutil.copytree(fleet.config.directory / "one" / "authority", copy)
+    (copy / "root-key.pem").unlink()
+    other = await fleet.server("other")
+    monkeypatch.setattr(type(one.platform.authorities), "make", _dies)
+    with pytest.raises(Exception, match="it dies"):
+        await one.platform.rotation.begin(root=False, compromised=False, requester="test")
+    monkeypatch.undo()
+    await other.platform.rotation.go_on()
+    assert [row.stage for row in other.platform.rotation.rows] == ["issuing", "prepared"]
+    assert (other.platform.rotation.fault, other.platform.rotation._failing) == ("", None)
+    await one.platform.rotation.go_on()
+    assert [row.stage for row in one.platform.rotation.rows] == ["issuing", "published"]
+    assert await findings(one) == []
+
+
 async def test_whoever_began_a_rotation_makes_it(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
     """The others wait: the root's key may be at one alone. Where that one is gone, they say in time what is missing."""
     one, other = await fleet.server("one"), await fleet.server("other")
@@ -143,6 +179,9 @@ async def test_whoever_began_a_rotation_makes_it(fleet: Fleet, monkeypatch: pyte
     assert other.platform.rotation.fault == ""
     assert [row.stage for row in other.platform.rotation.rows] == ["issuing", "prepared"]
     fleet.clock.set(fleet.clock.now() + SETTLE)
+    await other.platform.rotation.go_on()
+    assert other.platform.rotation.fault == ""
+    fleet.clock.set(fleet.clock.now() + PACE.spread)
     await other.platform.rotation.go_on()
     assert "root-key.pem" in other.platform.rotation.fault
     await one.platform.rotation.go_on()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from handfast.app.server.messages import RevocationRequest
+from handfast.app.server.messages import RevocationRequest, StatusAnswer
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Unavailable
 from handfast.io.responder import Responder
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.staple import Staple, judge_staple, must_staple
-from tests.app.sites import DOMAIN, WORLD, site
+from tests.app.sites import AGENT, DOMAIN, WORLD, Site, site
 from tests.stories.telling import Host, eventually, host, pass_time, quiet
 from tests.support.clock import FakeClock
 
@@ -63,6 +63,30 @@ async def test_for_a_day_what_is_stapled_counts(world: str, tmp_path: Path):
             assert len(seen) == 2
             assert on.envoy.unfit == []
             assert reasons(on) <= {Reason.SNAPSHOT_STALE}
+
+
+async def test_the_status_says_when_each_staple_ends(tmp_path: Path):
+    """Beside its host, by agent, as Envoy has it; and no more once the agent is forgotten."""
+    async with site(tmp_path, FakeClock()) as here:
+        await here.apply()
+        async with host(tmp_path / "agent", here) as on:
+            await on.current(here)
+            for _ in range(2):
+                await pass_time(here.clock, 8 * timedelta(hours=1), step=5 * MINUTE)
+                await pass_time(here.clock, timedelta(seconds=10), step=timedelta(seconds=5))  # a report goes out
+                staple = stapled(on)
+                assert staple
+                end = f"{staple.window.not_after:%Y-%m-%dT%H:%M:%SZ}"
+                assert await told(here) == [{"agent": AGENT, "next_update": end}]
+        await here.operator.send("DELETE", f"/v1/agents/{AGENT}")
+        assert await told(here) == []
+
+
+async def told(here: Site) -> list[dict[str, str]]:
+    """Give what the status says of the host's staples."""
+    (row,) = (await here.operator.call("GET", "/v1/status", StatusAnswer)).hosts
+    staples: list[dict[str, str]] = row["staples"]
+    return staples
 
 
 async def test_with_the_server_away_the_staple_goes_before_it_ends(tmp_path: Path):

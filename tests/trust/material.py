@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from hypothesis import strategies as st
 
+from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.trust.addresses import StatusSite
@@ -123,6 +124,11 @@ def planned(
     outcome = plan(asked or request(), issuer(), workload=None, now=now, serial=serial_from(random), status=status)
     assert not isinstance(outcome, Refusal), outcome
     return outcome
+
+
+def reason(found: object) -> Reason:
+    assert isinstance(found, Refusal), found
+    return found.reason
 
 
 segments = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,80}", fullmatch=True)

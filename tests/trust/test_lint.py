@@ -4,66 +4,33 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from functools import cache
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handfast.base.reasons import Reason
-from handfast.base.refusal import Refusal
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window
-from handfast.trust import addresses, der, leaf
-from handfast.trust.addresses import StatusAddresses, StatusSite
-from handfast.trust.lint import LintedPlan, compare, lint
+from handfast.trust import der, leaf
+from handfast.trust.lint import LintedPlan
 from handfast.trust.plan import LeafPlan
-from handfast.trust.profile import MUST_STAPLE, RESPONDER, SERVER_AUTH
-from tests.trust.material import DOMAIN, csr_facts, issuer, issuer_key, planned, plans, private_key, request
-
-CDP, AIA, NOT_CHECKED = "2.5.29.31", "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.48.1.5"
-SAN, EKU, SKI, AKI, USAGE, CONSTRAINTS = (f"2.5.29.{last}" for last in ("17", "37", "14", "35", "15", "19"))
-DNS = ("a.internal", "b.internal")
-
-
-def good() -> LeafPlan:
-    return planned(request(dns=DNS))
-
-
-def findings(tbs: bytes, plan: LeafPlan) -> set[str]:
-    found = lint(tbs, plan)
-    assert isinstance(found, Refusal)
-    assert found.reason is Reason.ISSUANCE_LINT
-    return set(found.evidence)
-
-
-def linted(plan: LeafPlan) -> LintedPlan:
-    found = lint(leaf.tbs(plan), plan)
-    assert isinstance(found, LintedPlan), found
-    return found
-
-
-@cache  # signatures differ in length from call to call, which would confuse hypothesis
-def signed(tbs: bytes, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
-    return leaf.assemble(tbs, (key or issuer_key()).sign(tbs, ec.ECDSA(hashes.SHA256())))
-
-
-def with_field(tbs: bytes, at: int, value: bytes) -> bytes:
-    fields = list(der.children(tbs))
-    fields[at] = value
-    return der.sequence(*fields)
-
-
-def with_extensions(tbs: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
-    """Change the extensions of a TBSCertificate, by object identifier."""
-    order = (CONSTRAINTS, USAGE, EKU, SAN, SKI, AKI, CDP, AIA)
-    (inner,) = der.children(der.children(tbs)[7])
-    extensions = dict(zip(order, der.children(inner), strict=False))
-    change(extensions)
-    return with_field(tbs, 7, der.tlv(0xA3, der.sequence(*extensions.values())))
+from handfast.trust.profile import RESPONDER, SERVER_AUTH
+from tests.trust.lint_parts import (
+    AKI,
+    CONSTRAINTS,
+    DNS,
+    EKU,
+    SAN,
+    SKI,
+    USAGE,
+    findings,
+    good,
+    linted,
+    with_extensions,
+    with_field,
+)
+from tests.trust.material import DOMAIN, csr_facts, planned, plans, private_key, request
 
 
 @given(plans())
@@ -221,101 +188,6 @@ def test_an_extension_that_is_missing_is_found(oid: str):
     assert findings(tbs, plan) == {"extensions"}
 
 
-def named() -> LeafPlan:
-    return planned(request(dns=DNS), status=StatusSite("http://status.example.org", 3))
-
-
-def points(url: str, *more: bytes) -> bytes:
-    return der.extension(CDP, der.sequence(der.sequence(der.tlv(0xA0, addresses.full_name(url))), *more))
-
-
-@pytest.mark.parametrize("oid", [CDP, AIA])
-def test_an_extension_about_status_that_is_missing_is_found(oid: str):
-    """Where status is published, each certificate says so."""
-    plan = named()
-    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.pop(oid) and None)
-    assert findings(tbs, plan) == {"extensions"}
-
-
-@pytest.mark.parametrize("oid", [CDP, AIA, NOT_CHECKED])
-def test_an_extension_about_status_that_nobody_planned_is_found(oid: str):
-    """A leaf that tells its checkers not to ask, or to ask elsewhere, is none of ours."""
-    plan, value = (
-        good(),
-        {
-            CDP: points("http://elsewhere"),
-            AIA: der.extension(AIA, addresses.authority_information("http://a", "http://b")),
-            NOT_CHECKED: der.extension(NOT_CHECKED, b"\x05\x00"),
-        },
-    )
-    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({oid: value[oid]}))
-    assert findings(tbs, plan) == {"extensions"}
-
-
-@pytest.mark.parametrize(
-    ("oid", "change", "finding"),
-    [
-        (CDP, lambda status: points(status.crl + "x"), "revocation_list"),
-        (CDP, lambda status: points(status.crl, der.sequence(der.tlv(0xA0, addresses.full_name("http://b")))), "revocation_list"),
-        (CDP, lambda _: der.extension(CDP, der.sequence()), "revocation_list"),
-        (AIA, lambda s: der.extension(AIA, addresses.authority_information(s.issuer, s.ocsp)), "authority_information"),
-        (AIA, lambda s: der.extension(AIA, addresses.authority_information(s.ocsp, "http://b")), "authority_information"),
-        (AIA, lambda s: der.extension(AIA, addresses.authority_information(s.ocsp, s.issuer), critical=True), "extensions"),
-    ],
-)  # fmt: skip
-def test_another_place_for_status_than_the_planned_one_is_found(
-    oid: str, change: Callable[[StatusAddresses], bytes], finding: str
-):
-    """Whoever asks elsewhere would not learn of a revocation."""
-    plan = named()
-    assert plan.status
-    value = change(plan.status)
-    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({oid: value}))
-    assert findings(tbs, plan) & {finding, "bytes"}
-
-
-def test_a_responder_that_is_not_marked_is_found():
-    """Its profile wants the mark that nobody asks for its own status."""
-    plan = planned(request(reserved=True, ttl=timedelta(days=7), profile=RESPONDER))
-    assert isinstance(lint(leaf.tbs(plan), plan), LintedPlan)
-    extensions = der.children(der.children(der.children(leaf.tbs(plan))[7])[0])
-    tbs = with_field(leaf.tbs(plan), 7, der.tlv(0xA3, der.sequence(*extensions[:-1])))
-    assert findings(tbs, plan) == {"extensions"}
-
-
-FEATURES = "1.3.6.1.5.5.7.1.24"
-
-
-def features(*numbers: int, critical: bool = False) -> bytes:
-    return der.extension(FEATURES, der.sequence(*map(der.integer, numbers)), critical=critical)
-
-
-@pytest.mark.parametrize(
-    ("value", "finding"),
-    [
-        (None, "extensions"),
-        (features(5, critical=True), "extensions"),
-        (features(17), "features"),
-        (features(5, 17), "features"),
-        (features(), "bytes"),
-    ],
-)
-def test_one_that_does_not_demand_its_staple_as_planned_is_found(value: bytes | None, finding: str):
-    """Its clients would go on without one, or insist on what no gateway here offers."""
-    plan = planned(request(reserved=True, profile=MUST_STAPLE))
-    assert isinstance(lint(leaf.tbs(plan), plan), LintedPlan)
-    extensions = der.children(der.children(der.children(leaf.tbs(plan))[7])[0])
-    changed = der.tlv(0xA3, der.sequence(*extensions[:-1], value or b""))
-    assert finding in findings(with_field(leaf.tbs(plan), 7, changed), plan)
-
-
-def test_a_staple_that_nobody_planned_to_demand_is_found():
-    """Where nothing is stapled, clients that insist would all go."""
-    plan = good()
-    tbs = with_extensions(leaf.tbs(plan), lambda extensions: extensions.update({FEATURES: features(5)}))
-    assert findings(tbs, plan) == {"extensions"}
-
-
 def test_a_responder_that_lives_long_is_found():
     """Nobody can learn that it was revoked, so it is short-lived."""
     plan = planned(request(reserved=True, ttl=timedelta(days=8), profile=RESPONDER))
@@ -379,74 +251,3 @@ def test_nobody_else_makes_a_linted_plan():
     with pytest.raises((TypeError, ValueError)):
         replace(whole, tbs=b"other bytes")
     assert copy.copy(whole).tbs == whole.tbs
-
-
-def test_a_certificate_signed_from_the_linted_bytes_compares():
-    """What was linted and signed with the issuer's key is delivered."""
-    whole = linted(good())
-    assert compare(signed(whole.tbs), whole) is None
-
-
-def mismatch(data: bytes, whole: LintedPlan) -> str:
-    found = compare(data, whole)
-    assert found is not None
-    assert found.reason is Reason.ISSUANCE_MISMATCH
-    return found.evidence["certificate"]
-
-
-def test_another_plan_signed_by_the_issuer_does_not_compare():
-    """A signer that signs something else is found out."""
-    whole = linted(good())
-    other = leaf.tbs(replace(whole.plan, identity=DOMAIN.id("admin")))
-    assert "not those that were linted" in mismatch(signed(other), whole)
-
-
-def test_another_keys_signature_does_not_compare():
-    """A signer that uses another key is found out."""
-    whole = linted(good())
-    assert "signature" in mismatch(signed(whole.tbs, ec.generate_private_key(ec.SECP256R1())), whole)
-
-
-def test_another_algorithm_around_the_same_bytes_does_not_compare():
-    """Outer and inner algorithm are the same (RFC 5280 section 4.1.1.2)."""
-    whole = linted(good())
-    tbs, _, signature = der.children(signed(whole.tbs))
-    assert mismatch(der.sequence(tbs, der.sequence(der.oid("1.2.840.10045.4.3.3")), signature), whole)
-
-
-def test_something_after_the_signature_does_not_compare():
-    """A certificate ends where it ends."""
-    whole = linted(good())
-    assert mismatch(signed(whole.tbs) + b"\0", whole)
-
-
-@given(st.data())
-def test_no_change_of_a_signed_certificate_goes_unseen(data: st.DataObject):
-    """One changed octet anywhere is a mismatch, and never raises."""
-    whole = linted(good())
-    changed = bytearray(signed(whole.tbs))
-    at = data.draw(st.integers(0, len(changed) - 1))
-    changed[at] ^= data.draw(st.integers(1, 255))
-    assert mismatch(bytes(changed), whole)
-
-
-def test_bits_of_the_signature_that_do_not_count_do_not_compare():
-    """OpenSSL passes over the count of unused bits where they are zero; a second spelling of a certificate is none of ours."""
-    whole = linted(good())
-    tbs, algorithm, signature = next(
-        parts for parts in (der.children(signed.__wrapped__(whole.tbs)) for _ in range(200)) if not parts[2][-1] & 1
-    )
-    respelled = der.sequence(tbs, algorithm, der.bit_string(signature[3:], 1))
-    assert "laid out" in mismatch(respelled, whole)
-
-
-@pytest.mark.parametrize("data", [b"", b"\x30\x00", b"garbage", b"\x30\x03\x30\x01\x00"])
-def test_garbage_does_not_compare(data: bytes):
-    """What a broken signer gives is a mismatch, not an exception."""
-    assert mismatch(data, linted(good()))
-
-
-def test_the_issuer_that_plans_name_is_the_one_that_signs():
-    """The facts of the issuer carry the key that verifies."""
-    public = issuer_key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    assert issuer().public_key_der == public

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from handfast.base.windows import Window
 from handfast.trust.facts import facts, fingerprint
-from handfast.trust.renewal import SPREAD, Counting, counting, renew_at, superseded
-from handfast.trust.rotation import SETTLE, Pace
+from handfast.trust.renewal import Counting, counting, renew_at, superseded
+from handfast.trust.rotation import PACE, SETTLE, Pace
 from tests.trust.material import ca_der
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -44,7 +44,7 @@ def test_superseded_it_is_renewed_soon_and_never_later_than_in_time(life: timede
     due = renew_at(window, jitter, told)
     in_time = window.renew_at(jitter)
     assert due <= in_time
-    assert due == in_time or told + SETTLE <= due <= told + SETTLE + min(SPREAD, life / 20)
+    assert due == in_time or told + SETTLE <= due <= told + SETTLE + min(PACE.spread, life / 20)
 
 
 def test_a_quicker_pace_renews_earlier():
@@ -58,5 +58,5 @@ def test_a_fleet_that_was_told_at_once_does_not_come_at_once():
     """The jitter that spreads renewals spreads these."""
     window = Window(NOW, NOW + timedelta(hours=1))
     dues = [renew_at(window, -1 + number / 50, NOW) for number in range(101)]
-    assert dues[-1] - dues[0] == SPREAD
+    assert dues[-1] - dues[0] == PACE.spread
     assert len(set(dues)) == len(dues)

@@ -238,7 +238,21 @@ def test_nothing_begins_by_itself_that_would_gain_nothing():
     """An issuing authority that ends with its root needs a new root, and that is somebody's decision."""
     (one,) = first()
     assert one.window
-    assert not rotation.due((replace(one, root_window=one.window),), NOW + YEAR - HOUR)
+    alone = (replace(one, root_window=one.window),)
+    assert not rotation.due(alone, NOW + YEAR - HOUR)
+    assert rotation.due_at(alone) is None
+
+
+def test_the_moment_that_is_told_is_the_one_that_counts():
+    """After somebody went back, too; while one is coming there is none."""
+    when = NOW + YEAR * (2 / 3)
+    (one,) = first()
+    assert one.window
+    assert rotation.due_at(first()) == rotation.third_left(one.window)
+    rows = rotation.begin(first(), when, root=False)
+    assert isinstance(rows, tuple)
+    assert rotation.due_at(rows) is None
+    assert rotation.due_at(rotation.taken(rows, Step(Verb.BACK, 2), when)) == when + STAYS_BACK
 
 
 ALL = [begun(), at(), at(Verb.PUBLISH), at(Verb.PUBLISH, Verb.SWITCH), at(Verb.PUBLISH, Verb.SWITCH, Verb.RETIRE)]

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
+from handfast.access.authority import ForeignAuthority
 from handfast.access.patterns import pattern_text
 from handfast.access.policy import CertificateMode, Host, IdentityPattern, Open, Route, RouteMode, Rule
 from handfast.access.world import World
+from handfast.base.windows import from_unix, to_unix
 from handfast.trust.entries import RESERVED
 from handfast.trust.foreign import ended
+from handfast.trust.foreign_crl import RevocationList, crl_ders, listed, newer
 
 
 def warnings(world: World) -> list[str]:
@@ -141,9 +144,22 @@ def _authority_doubts(world: World) -> Iterator[str]:
 
 
 def endings(world: World, now: datetime) -> list[str]:
-    """Give one sentence an authority of others that has a CA which does not count at ``now``, beginning with its name."""
-    whys = ((name, ended(authority.cas, now)) for name, authority in sorted(world.authorities.items()))
-    return [f"{name}: {why}, so it does not count" for name, why in whys if why]
+    """Give one sentence an authority of others that has a CA or a list in it which does not count at ``now``, beginning with its name."""
+    authorities = sorted(world.authorities.items())
+    whys = ((name, ended(authority.cas, now)) for name, authority in authorities)
+    cas = [f"{name}: {why}, so it does not count" for name, why in whys if why]
+    lists = [(name, ended_list(authority, now)) for name, authority in authorities]
+    return [*cas, *(f"{name}: {why}, so its clients are not known to be good by it" for name, why in lists if why)]
+
+
+def ended_list(authority: ForeignAuthority, now: datetime) -> str:
+    """Say when the newest list of one of its CAs ended that stands in the world itself, or nothing."""
+    raw = authority.revocation.pem.encode() if authority.revocation else b""
+    newest: dict[str, RevocationList] = {}
+    for one in (one for der in (crl_ders(raw) if raw else ()) for one in listed(der, authority.cas)):
+        newest[one.ca] = newer(one, newest.get(one.ca, one))
+    over = min((one.until for one in newest.values()), default=to_unix(now) + 1)
+    return f"its revocation list ended on {from_unix(over):%Y-%m-%d}" if over <= to_unix(now) else ""
 
 
 def _shared_names(world: World) -> list[str]:

@@ -166,8 +166,8 @@ def as_text(told: Explanation, *, own: TrustDomain) -> str:
         name = pattern_text(one.rule.identity, own=own)
         methods = f" {', '.join(one.rule.methods)}" if one.rule.methods else ""
         lines.append(f"  {one.kind:<9}{name}{methods}: {_missing(one, told, own)}")
-    if decision.reason:
-        lines.append(f"  hint     {decision.reason.hint}")
+    if decision.reason and decision.reason.further:
+        lines.append(f"  hint     {decision.reason.further}")
     return "\n".join(lines)
 
 

@@ -2,11 +2,16 @@
 
 Or earlier, where its holder was told that another authority issues by now, or that other roots are delivered. Every new
 certificate has a new key. A failed renewal is tried again, sooner as the end comes nearer; the old one stays.
+
+The new key is on disk before anybody is asked, and stays until its certificate is there: an answer may be lost, by a kill, too. Who
+asks again with the same key shows that it is the same holder, so nobody waits for the certificate that was lost. Once a
+certificate of it was kept, a key is never asked with again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -16,10 +21,11 @@ import structlog
 
 from handfast.app.server.messages import CertificateAnswer
 from handfast.base.reasons import Reason
-from handfast.base.refusal import HandfastError
-from handfast.io.credentials import Credential, load, new_key, save
+from handfast.base.refusal import HandfastError, Refused
+from handfast.io.credentials import Credential, load, next_key, save
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
+from handfast.io.waiting import first_of
 from handfast.trust.facts import pem_certificates
 from handfast.trust.renewal import Counting, renew_at, superseded
 from handfast.trust.rotation import PACE, Pace
@@ -41,7 +47,8 @@ class Kept:
         self._told: Topic[Counting | None] = Topic(None)
         self._superseded_since: datetime | None = None
         self.fault = ""  # why the last renewal failed; empty where it did not
-        held = load(path)
+        self._next, held = path.with_suffix(".next-key"), load(path)
+        self._spent = held.key_pem if held else ""
         self.current: Topic[Credential | None] = Topic(held if held and held.window.contains(clock.now()) else None)
 
     async def ensure(self, *, anew: bool = False) -> Credential:
@@ -67,15 +74,26 @@ class Kept:
             raise
 
     async def _renew(self) -> Credential:
-        key = new_key()
-        answer = await self._ask(key.csr_pem)
+        key = next_key(self._next, self._spent)
+        try:
+            answer = await self._ask(key.csr_pem)
+        except Refused as refused:
+            if refused.refusal.reason is Reason.ISSUANCE_KEY_COMPROMISED:  # the one that was lost was revoked
+                self._forget_next()
+            raise
         credential = Credential(key.key_pem, answer.chain, answer.bundle)
         save(self._path, credential)
+        self._spent = key.key_pem
+        self._forget_next()
         self.fault = ""
         self.current.publish(credential)
         self._superseded_since = None
         self._weigh()
         return credential
+
+    def _forget_next(self) -> None:
+        with contextlib.suppress(OSError):  # what is spent is not taken again, wherever it lies
+            self._next.unlink(missing_ok=True)
 
     def told(self, counting: Counting) -> None:
         """Learn what counts now. Where the credential is of something else, it is renewed early; who waits is woken."""
@@ -98,13 +116,7 @@ class Kept:
 
     async def wait(self) -> None:
         """Wait until it is worth looking again, or until `told` says something new."""
-        slept = asyncio.create_task(self._clock.sleep(self.next_look()))
-        told = asyncio.create_task(self._told.wait_for_change(self._told.value))
-        try:
-            await asyncio.wait((slept, told), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            slept.cancel()
-            told.cancel()
+        await first_of(self._clock.sleep(self.next_look()), self._told.wait_for_change(self._told.value))
 
     def next_look(self) -> float:
         """Give the seconds until it is worth looking again: at the time of renewal, and after one that failed a tenth of what is left."""

@@ -1,7 +1,8 @@
 """Credentials that ``up`` keeps for people on its machine: an operator's, and the demo's client.
 
-Decides that such a one is renewed as an agent's is: in time, and early while an authority is replaced; with the old one, and the
-new one is then used once, so that nobody waits for the old. Who copied the old one elsewhere is seen only where it is used.
+Decides that such a one is renewed as an agent's is: in time, and early while an authority is replaced; with the old one for as long
+as that counts, and the new one is then used once, so that nobody waits for the old, nor for one that was lost on its way to here. Who copied the old one
+elsewhere is seen only where it is used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from handfast.app.keeping import Ask, Kept
 from handfast.app.server.build import Server
 from handfast.app.server.messages import AuthorityAnswer, CertificateAnswer, RenewRequest
 from handfast.base.reasons import Reason
-from handfast.base.refusal import HandfastError
+from handfast.base.refusal import HandfastError, Refused
 from handfast.io.credentials import Credential
 from handfast.io.ports import Clock
 from handfast.sdk.contexts import client_context
@@ -91,19 +92,28 @@ class Shown:
         try:
             async with self._api(held) as api:
                 await api.call("GET", "/v1/authority", AuthorityAnswer)
+            await self._server.platform.rotation.kept(held.leaf.serial)
         except HandfastError as error:
             _log.debug("credential.unused", error=str(error))
             return
         self._used = held
 
     async def _ask(self, csr: str) -> CertificateAnswer:
-        """Ask with the one before, where there is one that the server takes."""
+        """Ask with the one before, where there is one that the server takes.
+
+        What fails for a while only is tried again: of a first one nobody would know that it replaces the one before.
+        """
         held = self._kept.current.value
-        if held and held.window.contains(self._clock.now()):
-            with contextlib.suppress(HandfastError):
+        if held and self._counts(held):
+            with contextlib.suppress(Refused):
                 async with self._api(held) as api:
                     return await api.call("POST", "/v1/certificates/renew", CertificateAnswer, RenewRequest(csr=csr))
         return await self._first(csr)
+
+    def _counts(self, held: Credential) -> bool:
+        """Tell whether the server may take it. That of a root which is gone fails in the handshake, without a word."""
+        accepted = self._server.platform.authorities.accepts(held.leaf.aki)
+        return accepted and held.window.contains(self._clock.now())
 
     def _api(self, held: Credential) -> Api:
         roots = self._server.platform.authority.bundle_pem.encode()

@@ -16,7 +16,7 @@ from handfast.access.world_file import digest, parse_world
 from handfast.app import demo
 from handfast.app.agent.build import Agent, AgentConfig, build_agent
 from handfast.app.client import Api
-from handfast.app.domain_servers import start_domains
+from handfast.app.domain_servers import check_domains, start_domains
 from handfast.app.server.build import Server, ServerConfig, build_server
 from handfast.app.server.messages import CertificateAnswer, CertificateRequest, TokenAnswer, TokenRequest, WorldAnswer
 from handfast.app.server.status import NO_STATUS, StatusConfig
@@ -141,6 +141,7 @@ async def _start_servers(
         status=config.status,
         pace=config.pace,
     )
+    await check_domains(first)
     server = await build_server(first, clock)
     stack.push_async_callback(server.stop)
     await server.start()

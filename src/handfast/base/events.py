@@ -13,6 +13,9 @@ from functools import cache
 
 from handfast.base.reasons import Reason
 
+SERVER = "server"
+"""What the server itself is called, where an event names a gateway or a source."""
+
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 

@@ -92,12 +92,14 @@ class Reason(StrEnum):
 
     ENTRY_NO_MATCH = "entry.no-match"
     ENTRY_RESERVED = "entry.reserved-name"
+    AGENT_RESERVED = "agent.reserved-name"
     ISSUANCE_KEY_NOT_ALLOWED = "issuance.key-not-allowed"
     ISSUANCE_BAD_PROOF = "issuance.bad-proof-of-possession"
     ISSUANCE_KEY_COMPROMISED = "issuance.key-compromised"
     ISSUANCE_NAME_NOT_ALLOWED = "issuance.name-not-allowed"
     ISSUANCE_TOO_LONG = "issuance.too-long"
     ISSUANCE_ISSUER_ENDS = "issuance.issuer-ends-first"
+    ISSUANCE_CUT_SHORT = "issuance.cut-short"
     ISSUANCE_NAME_CONSTRAINT = "issuance.name-constraint"
     ISSUANCE_LINT = "issuance.lint"
     ISSUANCE_MISMATCH = "issuance.signed-differs-from-planned"
@@ -147,6 +149,11 @@ class Reason(StrEnum):
     def hint(self) -> str:
         """What to do."""
         return EXPLANATIONS[self].hint
+
+    @property
+    def further(self) -> str:
+        """The hint for who reads the explanation already; empty where it says to ask for that."""
+        return "" if "'handfast explain" in self.hint else self.hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +294,8 @@ def _table() -> dict[Reason, Explanation]:
          "add the workload to the world file"),
         (Reason.ENTRY_RESERVED, client, "names below 'handfast/' belong to the platform",
          "choose another name"),
+        (Reason.AGENT_RESERVED, client, "the platform itself has this name in its records, so no agent can",
+         "choose another name for the agent, such as that of its host"),
         (Reason.ISSUANCE_KEY_NOT_ALLOWED, client, "the key in the request is not allowed",
          "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 4096 bits"),
         (Reason.ISSUANCE_BAD_PROOF, client, "the request is not signed with the key that it names",
@@ -297,8 +306,10 @@ def _table() -> dict[Reason, Explanation]:
          "ask for the names of the workload's entry, or add them there"),
         (Reason.ISSUANCE_TOO_LONG, client, "the certificate would live longer than its profile allows",
          "ask for a shorter life, or raise the workload's ttl"),
-        (Reason.ISSUANCE_ISSUER_ENDS, server, "the issuing authority ends too soon",
-         "renew the issuing authority; a leaf never outlives it"),
+        (Reason.ISSUANCE_ISSUER_ENDS, server, "the issuing authority has ended or ends within minutes, and a leaf never outlives it",
+         "replace it with 'handfast ca rotate' (with --root where the root ends as well); 'handfast ca status' says what keeps it from that"),
+        (Reason.ISSUANCE_CUT_SHORT, server, "certificates end sooner than was asked for, as their issuing authority ends then",
+         "replace it with 'handfast ca rotate' (with --root where the root ends as well); 'handfast ca status' says what keeps it from that"),
         (Reason.ISSUANCE_NAME_CONSTRAINT, client, "the issuing authority may not put this name into certificates",
          "ask for names that its name constraints permit ('handfast ca show' prints them), or let the root sign one that permits more"),
         (Reason.ISSUANCE_LINT, server, "the certificate would break a rule of RFC 5280 or SPIFFE",

@@ -83,7 +83,7 @@ def _fields(event: Event) -> Iterator[str]:
 def _reason(reason: Reason) -> Iterator[str]:
     yield _row("reason", f"{reason.value}: {reason.summary}")
     yield _row("at fault", reason.side.value)
-    yield _row("to do", reason.hint)
+    yield _row("to do", reason.further)
 
 
 def _certificate(certificate: OfferedCertificate | None) -> Iterator[str]:

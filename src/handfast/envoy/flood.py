@@ -12,7 +12,7 @@ reason alone; only when a hundred networks fail in one second do later ones shar
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -58,7 +58,8 @@ class _Row(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Row)
-_Place = tuple[str, Reason]
+Place = tuple[str, Reason]
+"""Where a failure is from, an address, a network or `ANYWHERE`, and why it failed."""
 
 
 @dataclass(slots=True)
@@ -67,8 +68,35 @@ class _Second:
 
     number: int = 0
     told: int = 0
-    addresses: dict[_Place, int] = field(default_factory=dict)
-    networks: dict[_Place, int] = field(default_factory=dict)
+    addresses: dict[Place, int] = field(default_factory=dict)
+    networks: dict[Place, int] = field(default_factory=dict)
+
+
+class Shares:
+    """Who was told how often in one second. Whoever records failed handshakes has one."""
+
+    def __init__(self) -> None:
+        """Begin with a quiet second."""
+        self._second = _Second()
+
+    def place(self, second: int, peer: str, reason: Callable[[], Reason], first: Container[Place]) -> Place | None:
+        """Give the place that a failure shares, which is in ``first`` where one of it is told already; None where it stands for itself.
+
+        ``second`` is when it failed, since 1970; ``peer`` is ``address:port``. The ``reason`` is asked for only where it counts.
+        """
+        # What several workers tell overlaps; a clock that was set back begins anew.
+        if not 0 <= self._second.number - second <= _STEPPED_S:
+            self._second = _Second(second)
+        shares = self._second
+        if shares.told < TOLD_A_SECOND:
+            shares.told += 1
+            return None
+        why = reason()
+        for origin, given in zip(_origins(peer), (shares.addresses, shares.networks), strict=True):
+            place = (origin, why)
+            if place in first or _given(given, place):
+                return place
+        return ANYWHERE, why
 
 
 class Flood:
@@ -76,11 +104,11 @@ class Flood:
 
     def __init__(self) -> None:
         """Begin with a quiet second."""
-        self._second = _Second()
+        self._shares = Shares()
 
     def thin(self, lines: Iterable[bytes]) -> list[Told]:
         """Give the rows to read, in order; all that are no failed handshake are among them. What is counted, is so by this call."""
-        told, first = list[Told](), dict[_Place, int]()
+        told, first = list[Told](), dict[Place, int]()
         for line in lines:
             row = _failed(line)
             place = self._place(row, first) if row else None
@@ -93,22 +121,9 @@ class Flood:
             told.append(Told(line))
         return told
 
-    def _place(self, row: _Row, first: Container[_Place]) -> _Place | None:
-        """Give the place that a row shares, which is in ``first`` where a row of it is told already; None where it stands for itself."""
-        number = int(row.start.timestamp() + _duration(row) / 1000)
-        # Rows of several workers overlap; a clock that was set back begins anew.
-        if not 0 <= self._second.number - number <= _STEPPED_S:
-            self._second = _Second(number)
-        second = self._second
-        if second.told < TOLD_A_SECOND:
-            second.told += 1
-            return None
-        reason = _reason(row)
-        for origin, shares in zip(_origins(row.peer or ""), (second.addresses, second.networks), strict=True):
-            place = (origin, reason)
-            if place in first or _given(shares, place):
-                return place
-        return ANYWHERE, reason
+    def _place(self, row: _Row, first: Container[Place]) -> Place | None:
+        second = int(row.start.timestamp() + _duration(row) / 1000)
+        return self._shares.place(second, row.peer or "", lambda: _reason(row), first)
 
 
 def counted(event: Event, told: Told) -> Event:
@@ -118,7 +133,7 @@ def counted(event: Event, told: Told) -> Event:
     return event
 
 
-def _given(shares: dict[_Place, int], place: _Place) -> bool:
+def _given(shares: dict[Place, int], place: Place) -> bool:
     """Give a place one more row to tell, where it has not had its share and there are not too many places."""
     had = shares.get(place, 0)
     if had >= SHARE or (not had and len(shares) >= MOST_PLACES):

@@ -30,6 +30,7 @@ from handfast.io.authority_files import (
     ROOT,
     ROOT_CRL,
     alone,
+    open_key,
     read_between,
     read_certificate,
     read_lists,
@@ -162,36 +163,33 @@ def open_authority(
         BadInput: a file is missing, damaged, open to others, or does not belong to the others; names the file.
     """
     above = root_directory or directory
-    root, issuing, between = (
-        read_certificate(above / ROOT),
-        read_certificate(directory / ISSUING),
-        read_between(directory),
-    )
+    root, issuing = read_certificate(above / ROOT), read_certificate(directory / ISSUING)
+    between = read_between(directory)
     _check_chain((root,), above / ROOT)
     _check_chain((issuing, *between, root), directory / ISSUING)
     found, root_found = _issuer(directory / ISSUING, issuing), _issuer(above / ROOT, root, trust_domain)
     middle = [_issuer(directory / BETWEEN, der, trust_domain) for der in between]
     for path, seen in ((above / ROOT, root_found), (directory / ISSUING, found)):
         if seen.trust_domain != trust_domain:
-            raise BadInput(f"this authority is of {seen.trust_domain}, not of {trust_domain}", file=str(path))
+            raise BadInput(
+                f"this authority is of {seen.trust_domain}, not of {trust_domain}",
+                file=str(path),
+                hint="a trust domain has a data directory of its own: name another with --data",
+            )
     files.check_secret(key_places.file_of(above, key_places.ROOT))
     files.check_secret(key_places.file_of(directory, key_places.RESPONDER))
-    crls = root_crl(above / ROOT_CRL, root), read_lists(directory / BETWEEN_CRLS, between)
-    signer, safe = key_places.open_signer(directory, passphrase)
-    if signer.public_key_der != found.public_key_der:
-        key_places.close(signer)
-        key_file = str(key_places.file_of(directory))
-        raise BadInput(f"this key is not the one in {ISSUING}", file=key_file, hint=RESTORE)
+    root_list, lists = root_crl(above / ROOT_CRL, root), read_lists(directory / BETWEEN_CRLS, between)
+    signer, safe = open_key(directory, passphrase, found.public_key_der)
     return Authority(
         trust_domain=trust_domain,
         root_der=root,
-        root_crl_pem=crls[0],
+        root_crl_pem=root_list,
         issuing_der=issuing,
         issuer_facts=replace(found, constraints=sum((one.constraints for one in (root_found, *middle, found)), ())),
         signer=signer,
         sealed=safe,
         between=between,
-        between_crls=crls[1],
+        between_crls=lists,
     )
 
 

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.io import files, key_places
+from handfast.io.key_places import LocalSigner
+from handfast.io.sealed import Passphrase
 from handfast.trust.algorithms import PublicKey
 from handfast.trust.facts import load, pem, pem_certificates
 from handfast.trust.profile import UNREADABLE
@@ -28,6 +30,7 @@ ISSUING, ISSUING_KEY = "issuing.pem", f"{key_places.ISSUING}.pem"
 BETWEEN, BETWEEN_CRLS = "between.pem", "between.crl.pem"
 RESPONDER, RESPONDER_KEY = "ocsp.pem", f"{key_places.RESPONDER}.pem"
 REQUESTED = "authority-requested"
+_CERTIFICATE_OF = {key_places.ROOT: ROOT, key_places.ISSUING: ISSUING}
 
 RESTORE = "restore the directory from its backup, whole"
 _CRL = re.compile(rb"-----BEGIN X509 CRL-----[A-Za-z0-9+/=\s]*-----END X509 CRL-----")
@@ -64,6 +67,23 @@ def staged(directory: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
             raise
         files.sync_directory(directory.parent)
+
+
+def open_key(
+    directory: Path, passphrase: Passphrase | None, public_key_der: bytes, name: str = key_places.ISSUING
+) -> tuple[LocalSigner, bool]:
+    """Open the key of a CA, which has to be its certificate's; tell beside it whether it is safe at rest: sealed, or in a token.
+
+    Raises:
+        BadInput: there is none, it is another one, or it cannot be used.
+        Unavailable: its token does not answer.
+    """
+    signer, safe = key_places.open_signer(directory, passphrase, name)
+    if signer.public_key_der != public_key_der:
+        key_places.close(signer)
+        path, certificate = key_places.file_of(directory, name), _CERTIFICATE_OF[name]
+        raise BadInput(f"this key is not the one in {certificate}", file=str(path), hint=RESTORE)
+    return signer, safe
 
 
 def read_certificate(path: Path) -> bytes:

@@ -54,7 +54,7 @@ def graph(directory: Path) -> list[CaNode]:
         raise BadInput(
             "there is no authority here", file=str(directory), hint="'handfast up' or 'handfast ca init' makes one"
         )
-    places = [directory, *sorted((directory / LATER).glob("[0-9]*"))]
+    places = places_of(directory)
     roots = list(_roots(places))
     below = [node for place in places if (place / authority_files.ISSUING).exists() for node in _below(place, roots)]
     return [node for root in roots for node in (root, *(one for one in below if one.issuer == root.fingerprint))]
@@ -66,8 +66,13 @@ def roots_here(directory: Path) -> frozenset[bytes]:
     Raises:
         BadInput: one cannot be read.
     """
-    places = (directory, *(directory / LATER).glob("[0-9]*"))
-    return frozenset(_der(place / authority_files.ROOT) for place in places if (place / authority_files.ROOT).exists())
+    roots = [place / authority_files.ROOT for place in places_of(directory)]
+    return frozenset(_der(root) for root in roots if root.exists())
+
+
+def places_of(directory: Path) -> list[Path]:
+    """Give the directories of all generations of an authority, oldest first: its own, and those below it."""
+    return [directory, *sorted((directory / LATER).glob("[0-9]*"))]
 
 
 def _roots(places: list[Path]) -> Iterator[CaNode]:

@@ -15,7 +15,7 @@ from handfast.base.refusal import BadInput, require
 from handfast.base.spiffe import TrustDomain
 from handfast.io import authority_files, files, key_places, roots, sealed
 from handfast.io.authority_files import alone, read_certificate, staged
-from handfast.io.authority_graph import graph
+from handfast.io.authority_graph import graph, places_of
 from handfast.io.ca_certificates import Wanted
 from handfast.io.next_authority import SIGNED, waits
 from handfast.io.pkcs11 import open_token
@@ -142,7 +142,7 @@ def refuse_waiting(authority: Path) -> None:
 
 def _refuse_used_keys(authority: Path, stage: Path, *, new: bool) -> None:
     """Two CAs of one name and key cannot be told apart. Only a key in a token can be named twice."""
-    places = (authority, *(authority / "generations").glob("[0-9]*"))
+    places = places_of(authority)
     for name in (authority_files.ISSUING, *([authority_files.ROOT] if new else [])):
         made = facts(read_certificate(stage / name)).ski
         if any(facts(read_certificate(place / name)).ski == made for place in places if (place / name).exists()):

@@ -57,7 +57,33 @@ class Credential:
 
 def new_key(common_name: str = "") -> NewKey:
     """Make a key, and a CSR that proves its possession. Names in it are a courtesy: the server decides them."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    return _asking(ec.generate_private_key(ec.SECP256R1()), common_name)
+
+
+def next_key(path: Path, spent: str = "") -> NewKey:
+    """Give the key that ``path`` keeps for the next certificate; a new one is made and kept where there is none.
+
+    Nor is one taken that is damaged, of another kind, open to others, or ``spent`` (PEM): that has its certificate.
+
+    Raises:
+        BadInput: the file cannot be written. Unavailable: the disk is full or fails.
+    """
+    kept = _kept(path)
+    if kept is None or kept.key_pem == spent:
+        kept = new_key()
+        write_secret(path, kept.key_pem.encode())
+    return kept
+
+
+def _kept(path: Path) -> NewKey | None:
+    try:
+        key = serialization.load_pem_private_key(read_secret(path), None)
+    except (BadInput, *UNREADABLE):
+        return None
+    return _asking(key) if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name == "secp256r1" else None
+
+
+def _asking(key: ec.EllipticCurvePrivateKey, common_name: str = "") -> NewKey:
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])] if common_name else []
     csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes)).sign(key, hashes.SHA256())
     key_pem = key.private_bytes(

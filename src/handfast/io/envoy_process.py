@@ -95,7 +95,7 @@ async def check_version(binary: Path) -> str:
         BadInput: it is older than 1.40, or does not say.
         Unavailable: it does not run.
     """
-    _, text = await _run(binary, "--version")
+    text = await _run(binary, "--version")
     found = _VERSION.search(text)
     if not found:
         raise BadInput("it does not say which version of Envoy it is", file=str(binary))
@@ -103,21 +103,6 @@ async def check_version(binary: Path) -> str:
     if version < OLDEST_VERSION:
         raise BadInput(f"Envoy {version[0]}.{version[1]} is too old", file=str(binary), hint="use 1.40 or newer")
     return f"{version[0]}.{version[1]}"
-
-
-async def validate(binary: Path, bootstrap: Mapping[str, Any], directory: Path) -> Refusal | None:
-    """Have Envoy read ``bootstrap`` without serving it. None is good; else its own words are the evidence.
-
-    Raises:
-        Unavailable: it does not run.
-    """
-    path = directory / "validate.json"
-    _write_private(path, json.dumps(bootstrap))
-    try:
-        status, text = await _run(binary, "--mode", "validate", "-l", "critical", "-c", str(path))
-    finally:
-        path.unlink()
-    return Refusal(Reason.ENVOY_REJECTED, {"message": text.strip()[-2000:]}) if status else None
 
 
 def pause_before(restart: int) -> float:
@@ -319,14 +304,15 @@ async def _gone(process: Process) -> None:
     await process.wait()
 
 
-async def _run(binary: Path, *arguments: str) -> tuple[int, str]:
-    """Run Envoy for an answer: its exit code and at most 64 KiB of what it says, within 20 seconds."""
+async def _run(binary: Path, *arguments: str) -> str:
+    """Run Envoy for an answer: at most 64 KiB of what it says, within 20 seconds."""
     process = await _start([str(binary), *arguments])
     assert process.stdout is not None
     try:
         async with asyncio.timeout(20):
             said = [line async for line in _lines(process.stdout)]
-            return await process.wait(), "\n".join(said[-64:])
+            await process.wait()
+            return "\n".join(said[-64:])
     except TimeoutError as error:
         raise Unavailable(f"{binary} does not answer") from error
     finally:

@@ -18,7 +18,7 @@ from cryptography import x509
 
 from handfast.base.refusal import BadInput
 from handfast.io import files, sealed
-from handfast.io.authority_files import ISSUING, ROOT, alone, staged
+from handfast.io.authority_files import ISSUING, ROOT, alone, split_lists, staged
 from handfast.io.sealed import Passphrase
 from handfast.io.signers import public_der
 from handfast.trust.ca import public_key_of
@@ -160,7 +160,8 @@ def _is_news(text: bytes, known: bytes | None) -> bool:
 
 def _made(text: bytes) -> datetime:
     try:
-        return x509.load_pem_x509_crl(text).last_update_utc
+        # There is one for each CA between, and any of them may have been renewed alone.
+        return max(x509.load_pem_x509_crl(one).last_update_utc for one in split_lists(text))
     except UNREADABLE as error:
         raise BadInput("a revocation list cannot be read") from error
 

@@ -22,7 +22,7 @@ from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window
 from handfast.io import authority_files, files, key_places, next_authority, roots
 from handfast.io.authorities import Authority, open_authority
-from handfast.io.authority_graph import roots_here
+from handfast.io.authority_graph import LATER, roots_here
 from handfast.io.ca_certificates import kind_of
 from handfast.io.roots import OpenRoot, open_root
 from handfast.io.sealed import Passphrase
@@ -34,7 +34,6 @@ from handfast.trust.renewal import Counting, counting
 from handfast.trust.revocation import RevocationReason, Revoked
 from handfast.trust.rotation import DELIVERED, Generation, Stage, by_number
 
-LATER = "generations"
 REVOKING_CRL = "revoking.crl.pem"
 FIRST = 1
 
@@ -133,8 +132,9 @@ class Generations:
         roots_ = (self._root_crl(number) for number in dict.fromkeys(row.root for row in self._counting()))
         between: dict[bytes, str] = {}
         for row in self._counting():
-            one = self._opened[row.number]
-            between.update(zip(one.between, one.between_crls, strict=True))  # the newest list of each
+            one, place = self._opened[row.number], self._place(row.number) / authority_files.BETWEEN_CRLS
+            lists = authority_files.read_lists(place, one.between)  # anew: 'ca install' takes a newer one alone
+            between.update(zip(one.between, lists, strict=True))  # the newest list of each
         return (*roots_, *between.values())
 
     def issued_by(self, above: bytes) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from handfast.base.events import CertificateIssued, CertificateRefused
@@ -35,7 +35,7 @@ class IssuedCertificate:
     """A certificate, and what goes with it.
 
     ``serial`` is lower case hex. ``chain_pem`` is leaf and issuing CA, as a peer sends them; ``bundle_pem`` the roots, as a peer
-    trusts them. ``event`` is what was recorded beside it.
+    trusts them. ``event`` is what was recorded beside it. ``cut_short``: it ends with its issuer, sooner than was asked for.
     """
 
     serial: str
@@ -43,6 +43,7 @@ class IssuedCertificate:
     chain_pem: str
     bundle_pem: str
     event: CertificateIssued
+    cut_short: bool = False
 
 
 class Issuance:
@@ -91,7 +92,7 @@ class Issuance:
         refusal = compare(der, linted)
         if refusal:
             return await self._failed(intent, der, refusal)
-        return await self._issued(intent, der, authority)
+        return replace(await self._issued(intent, der, authority), cut_short=linted.plan.cut_short)
 
     def _linted(
         self, authority: Authority, request: LeafRequest, workload: Workload | None, now: datetime

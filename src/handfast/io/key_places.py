@@ -18,7 +18,6 @@ from handfast.io.signers import KeyKind, KeySigner, new_authority_key
 from handfast.io.token_uri import TokenUri, parse_token_uri
 
 ISSUING, ROOT, RESPONDER = "issuing-key", "root-key", "ocsp-key"
-KEY_FILE, TOKEN_FILE = f"{ISSUING}.pem", f"{ISSUING}.uri"
 
 LocalSigner = KeySigner | Pkcs11Signer
 

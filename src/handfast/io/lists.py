@@ -111,7 +111,8 @@ class RevocationLists:
 
     ``shards`` and ``urls`` come from the ledger's `StatusTable`: without ``urls`` a list names no address, and there are no lists of
     changes, as nobody could find them. Where several servers have one ledger, each list is signed by one of them: the others find it
-    in ``shared``. ``revision`` counts what agents must know; a list has at least what was revoked by its own.
+    in ``shared``. ``revision`` counts what agents must know; a list has at least what was revoked by its own. By ``stopwatch``
+    (seconds) it is known how long a list took.
     """
 
     authority: Authority
@@ -123,6 +124,7 @@ class RevocationLists:
     urls: tuple[str, ...] = ()
     shared: SharedLists | None = None
     revision: Callable[[], int] = lambda: 0
+    stopwatch: Callable[[], float] = time.monotonic
     published: dict[str, Published] = field(default_factory=dict)
     """By path, such as ``/crl/5e…/0.crl``."""
     _state: list[_Shard] = field(default_factory=list)
@@ -193,7 +195,7 @@ class RevocationLists:
             await self._changes(one, now, revision)
 
     async def _complete(self, one: _Shard, now: datetime, revision: int, *, scheduled: bool) -> None:
-        number, began = await self.next_number(), time.monotonic()
+        number, began = await self.next_number(), self.stopwatch()
         window = _window(now, LIST_LIFE)
         outline = self._outline(one, number, window)
         one.stale = False  # before it is read, so that what is revoked meanwhile makes it stale again
@@ -202,7 +204,7 @@ class RevocationLists:
         if scheduled and ours:
             await self.table.scheduled(one.key, number, now, window)
             one.complete = now
-        took = time.monotonic() - began
+        took = self.stopwatch() - began
         one.rested = now + timedelta(seconds=REST * took if took > SHORT_S else 0)
 
     async def _changes(self, one: _Shard, now: datetime, revision: int) -> None:

@@ -150,7 +150,7 @@ class Responder:
         request = LeafRequest(
             identity=self.authority.trust_domain.id(RESPONDER_NAME),
             csr=asked,
-            ttl=self._ttl(),
+            ttl=RESPONDER_TTL,
             reserved=True,
             profile=RESPONDER,
         )
@@ -159,11 +159,6 @@ class Responder:
             raise Refused(issued)
         write_secret(self.file, sealed.seal(key, self.passphrase) + pem(issued.der).encode())
         return Delegate(KeySigner(key), issued.der, facts(issued.der))
-
-    def _ttl(self) -> timedelta:
-        """Seven days, or what the issuer has left."""
-        left = self.authority.issuer_facts.window.not_after - self.clock.now()
-        return min(RESPONDER_TTL, left - timedelta(seconds=1))
 
     def _load(self) -> Delegate | None:
         """Read the file; None where there is none, or where it is of another issuer or has expired."""

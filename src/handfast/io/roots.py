@@ -21,9 +21,9 @@ from handfast.io import files, key_places
 from handfast.io.authority_files import (
     ISSUING,
     RESPONDER,
-    RESTORE,
     ROOT,
     ROOT_CRL,
+    open_key,
     read_certificate,
 )
 from handfast.io.ca_certificates import DEFAULT, Wanted, certify, like
@@ -167,10 +167,7 @@ def open_root(directory: Path, trust_domain: TrustDomain, passphrase: Passphrase
             file=str(path),
             hint="put it back for as long as the root has to sign; it is not read at any other time",
         )
-    signer, _ = key_places.open_signer(directory, passphrase, key_places.ROOT)
-    if signer.public_key_der != issuer_facts(der, trust_domain).public_key_der:
-        key_places.close(signer)
-        raise BadInput(f"this key is not the one in {ROOT}", file=str(path), hint=RESTORE)
+    signer, _ = open_key(directory, passphrase, issuer_facts(der, trust_domain).public_key_der, key_places.ROOT)
     return OpenRoot(der, trust_domain, signer)
 
 

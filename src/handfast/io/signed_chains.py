@@ -37,7 +37,7 @@ from handfast.trust.profile import UNREADABLE
 
 REQUEST, RESPONDER_REQUEST = "request.pem", "ocsp-request.pem"
 MAX_BETWEEN = 4
-_NOT_NOW = "let the root revoke an issuing CA when the next one has taken over ('handfast ca status')"
+NOT_NOW = "let the root revoke an issuing CA when the next one has taken over ('handfast ca status')"
 
 
 async def ask(place: Place, wanted: Wanted) -> str:
@@ -240,11 +240,10 @@ def _known_root(place: Place, signed: Signed, lists: list[str]) -> Path | None:
     nodes = graph(place.authority)
     root = next((one for one in nodes if one.fingerprint == signed.root_fingerprint), None)
     revoked = {f"{one.serial_number:x}" for text in lists for one in x509.load_pem_x509_crl(text.encode())}
+    retired = {one.directory for one in nodes if one.kind == "issuing" and one.key_place == "missing"}
     for one in nodes:
-        if root and one.kind != "root" and one.serial.lstrip("0") in revoked:
-            raise BadInput(
-                f"this revocation list revokes {one.subject}, which is here", key="--root-crl", hint=_NOT_NOW
-            )
+        if root and one.kind != "root" and one.directory not in retired and one.serial.lstrip("0") in revoked:
+            raise BadInput(f"this revocation list revokes {one.subject}, which is here", key="--root-crl", hint=NOT_NOW)
     if root is None:
         return None
     _refuse_older(Path(root.directory) / authority_files.ROOT_CRL, signed.root_der, lists[-1])
@@ -273,7 +272,7 @@ def _usable_lists(signed: Signed, now: datetime) -> Iterator[str]:
     Raises:
         BadInput: one is missing, cannot be read, is another's, revokes the CA below it, or ends too early.
     """
-    read = [_read_list(text) for text in signed.lists]
+    read = [read_list(text) for text in signed.lists]
     ends = load(signed.issuing_der).not_valid_after_utc
     for below, upper in pairwise(signed.chain):
         of = [one for one in read if authority_files.is_list_of(one, upper)]
@@ -283,7 +282,7 @@ def _usable_lists(signed: Signed, now: datetime) -> Iterator[str]:
         if listed.get_revoked_certificate_by_serial_number(load(below).serial_number) is not None:
             whom = "the issuing CA" if below == signed.issuing_der else facts(below).subject
             raise BadInput(f"this revocation list revokes {whom}", key="--root-crl")
-        _check_due(listed, ends, now)
+        check_due(listed, ends, now)
         yield pem(listed.public_bytes(Encoding.DER), "X509 CRL")
 
 
@@ -297,14 +296,24 @@ def _missing(upper: bytes, signed: Signed) -> BadInput:
     )
 
 
-def _read_list(text: bytes) -> x509.CertificateRevocationList:
+def read_list(text: bytes) -> x509.CertificateRevocationList:
+    """Read a revocation list (PEM), and judge nothing.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
     try:
         return x509.load_pem_x509_crl(text)
     except UNREADABLE as error:
         raise BadInput("the root's revocation list cannot be read", key="--root-crl", hint="it is PEM") from error
 
 
-def _check_due(listed: x509.CertificateRevocationList, wanted: datetime, now: datetime) -> None:
+def check_due(listed: x509.CertificateRevocationList, wanted: datetime, now: datetime) -> None:
+    """Check that a list speaks of all certificates, and counts from ``now`` until ``wanted``, when the last issuing CA below it ends.
+
+    Raises:
+        BadInput: it does not.
+    """
     begin, end = listed.last_update_utc, listed.next_update_utc
     if begin > now or (end is not None and end < wanted):
         raise BadInput(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -29,6 +30,8 @@ from handfast.trust.profile import BACKDATE, LEAF, UNREADABLE, KeyFacts, Profile
 MAX_CSR_BYTES = 16 * 1024
 MAX_DNS_NAMES = 100
 SERIAL_BYTES = 20
+LEAST_LEFT = timedelta(minutes=5)
+"""What an issuer must have left to cut a leaf short at its own end. Of less its holder would have nothing: it would renew without end."""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _NOT_A_CSR = "this is not a certificate signing request"
@@ -73,7 +76,10 @@ class LeafRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeafPlan:
-    """Everything that a leaf certificate will say. Without ``status`` it names no place to ask whether it is revoked."""
+    """Everything that a leaf certificate will say. Without ``status`` it names no place to ask whether it is revoked.
+
+    ``cut_short``: it ends with its issuer, sooner than was asked for.
+    """
 
     identity: SpiffeId
     dns: tuple[str, ...]
@@ -84,6 +90,7 @@ class LeafPlan:
     profile: Profile = LEAF
     status: StatusAddresses | None = None
     named_by_dns: bool = False
+    cut_short: bool = False
 
     @property
     def common_name(self) -> str:
@@ -134,6 +141,7 @@ def plan(
 
     ``workload`` is the identity's entry; without one, names and life are bounded by the profile alone, so the caller decides
     who may ask then. ``serial`` comes from `serial_from`. ``status`` is where the issuer's revocations are published, if they are.
+    A leaf that would outlive its issuer ends with it, where the issuer has `LEAST_LEFT` or more.
 
     Returns:
         The plan, or a refusal: ENTRY_RESERVED, ENTRY_NO_MATCH, ISSUANCE_NAME_NOT_ALLOWED, ISSUANCE_TOO_LONG,
@@ -145,7 +153,10 @@ def plan(
     names = _names(request, workload)
     if isinstance(names, Refusal):
         return names
-    window = _window(request, issuer, workload, now)
+    life = _life(request, workload)
+    if isinstance(life, Refusal):
+        return life
+    window = _window(life, issuer, now)
     if isinstance(window, Refusal):
         return window
     planned = LeafPlan(
@@ -158,6 +169,7 @@ def plan(
         profile=request.profile,
         status=status.of(issuer.key_id, serial) if status and not request.profile.answers_status else None,
         named_by_dns=request.named_by_dns,
+        cut_short=window.not_after < whole_second(now + life),
     )
     return _refuse_constrained(planned) or planned
 
@@ -184,11 +196,15 @@ def is_dns_name(name: str) -> bool:
     alone is refused: it would read as an address (RFC 1123 section 2.1). What remains has no ``,;="`` and no control character,
     which Envoy would not escape in its headers.
     """
+    return len(name) <= 253 and _has_good_labels(name)
+
+
+@lru_cache(maxsize=4096)  # the same names are asked for with every renewal
+def _has_good_labels(name: str) -> bool:
     wildcard = name.startswith("*.")
-    labels = name.removeprefix("*.").split(".") if wildcard else name.split(".")
+    labels = name.removeprefix("*.").split(".")
     return (
-        len(name) <= 253
-        and all(_LABEL.fullmatch(label) and (label[2:4] != "--" or label.startswith("xn--")) for label in labels)
+        all(_LABEL.fullmatch(label) and (label[2:4] != "--" or label.startswith("xn--")) for label in labels)
         and not labels[-1].isdigit()
         and (len(labels) >= 2 or not wildcard)
     )
@@ -268,18 +284,19 @@ def _names(request: LeafRequest, workload: Workload | None) -> tuple[str, ...] |
     return tuple(dict.fromkeys(names))
 
 
-def _window(request: LeafRequest, issuer: IssuerFacts, workload: Workload | None, now: datetime) -> Window | Refusal:
+def _life(request: LeafRequest, workload: Workload | None) -> timedelta | Refusal:
     most = LONGEST_TTL if request.reserved else request.profile.longest
     longest = min(workload.ttl, most) if workload else most
     ttl = request.ttl or min(workload.ttl if workload else DEFAULT_TTL, longest)
     if ttl > longest:
         return Refusal(Reason.ISSUANCE_TOO_LONG, {"asked": str(ttl), "longest": str(longest)})
+    return ttl
+
+
+def _window(life: timedelta, issuer: IssuerFacts, now: datetime) -> Window | Refusal:
     if now < issuer.window.not_before:
         return Refusal(Reason.CERT_NOT_YET_VALID, {"issuer_begins": issuer.window.not_before.isoformat()})
-    end = whole_second(now + ttl)
-    if end > issuer.window.not_after:
-        return Refusal(
-            Reason.ISSUANCE_ISSUER_ENDS,
-            {"asked": end.isoformat(), "issuer_ends": issuer.window.not_after.isoformat()},
-        )
-    return Window(max(whole_second(now) - BACKDATE, issuer.window.not_before), end)
+    begin, end, issuer_ends = whole_second(now), whole_second(now + life), issuer.window.not_after
+    if end > issuer_ends and issuer_ends - begin < LEAST_LEFT:
+        return Refusal(Reason.ISSUANCE_ISSUER_ENDS, {"asked": end.isoformat(), "issuer_ends": issuer_ends.isoformat()})
+    return Window(max(begin - BACKDATE, issuer.window.not_before), min(end, issuer_ends))

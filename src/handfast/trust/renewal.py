@@ -13,8 +13,6 @@ from handfast.base.windows import Window
 from handfast.trust.facts import facts, fingerprint
 from handfast.trust.rotation import PACE, Pace
 
-SPREAD = PACE.spread
-
 
 @dataclass(frozen=True, slots=True)
 class Counting:

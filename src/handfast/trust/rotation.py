@@ -123,12 +123,16 @@ class AgentSeen:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds live leaves: its name, how many, the end of the last; and of how many the successor was not seen in use yet."""
+    """Who holds live leaves: its name, how many, the end of the last.
+
+    ``renewed`` counts those whose successor was not seen in use yet, ``copies`` those that were, after it, in use again.
+    """
 
     name: str
     count: int
     until: datetime
     renewed: int = 0
+    copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,18 +303,28 @@ def begin(generations: Generations, now: datetime, *, root: bool, compromised: b
 
 
 def due(generations: Generations, now: datetime) -> bool:
-    """Tell whether the issuing CA should be replaced without anybody's word: a third of its life is left, or less.
+    """Tell whether the issuing CA should be replaced without anybody's word."""
+    at = due_at(generations)
+    return at is not None and now >= at
 
-    Not where a new one would end when this one does, with their root: a new root is somebody's decision.
+
+def due_at(generations: Generations) -> datetime | None:
+    """Give when the issuing CA is replaced without anybody's word: when a third of its life is left. None where it never is.
+
+    Not where a new one would end when this one does, with their root: a new root is somebody's decision. Not while one is coming.
     """
     old = issuing(generations)
     if coming(generations) or old.window is None or old.root_window is None:
-        return False
-    went_back = any(
-        g.before == old.number and now - g.since < STAYS_BACK for g in generations if g.stage not in _COMING
-    )
-    gains = old.root_window.not_after > old.window.not_after
-    return gains and not went_back and old.window.not_after - now <= old.window.length / 3
+        return None
+    if old.root_window.not_after <= old.window.not_after:
+        return None
+    stays_back = [g.since + STAYS_BACK for g in generations if g.before == old.number and g.stage not in _COMING]
+    return max([third_left(old.window), *stays_back])
+
+
+def third_left(window: Window) -> datetime:
+    """Give when a third of an issuing CA's life is left."""
+    return window.not_after - window.length / 3
 
 
 def back(generations: Generations, now: datetime) -> Step | Refusal:

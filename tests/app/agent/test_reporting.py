@@ -3,6 +3,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,32 @@ async def test_what_envoy_serves_is_told_once_it_is_new(bench: Bench):
     reporter.close()
 
 
+async def test_what_is_stapled_is_told_where_it_changed(bench: Bench):
+    """Again where the report was lost; that there is none any more is told as well; many go one part after the other."""
+    reporter, told = bench.reporter(), list[dict[str, datetime | None]]()
+
+    def heard(report: AgentReport) -> bool:
+        told.append(report.staples)
+        return False
+
+    bench.server.refuses = heard
+    early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    await reporter.tell("d", frozenset(), {"api": early, "web": early})
+    await reporter.tell("d")
+    bench.server.fault = Unavailable("away")
+    await reporter.tell("d", frozenset(), {"api": late})
+    bench.server.fault = None
+    for _ in range(2):
+        await reporter.tell("d", frozenset(), {"api": late})
+    assert [one for one in told if one] == [{"api": early, "web": early}, {"api": late, "web": None}]
+    told.clear()
+    many = {f"host-{number:03}": early for number in range(MOST_SERVING)}
+    for _ in range(3):
+        await reporter.tell("d", frozenset(), many)
+    assert [len(one) for one in told] == [MOST_SERVING, 1, 0]
+    reporter.close()
+
+
 async def test_counts_that_did_not_arrive_go_with_the_next_report(bench: Bench):
     """The server's absence costs no count."""
     reporter = bench.reporter()
@@ -298,7 +325,7 @@ async def test_without_envoy_the_agent_reports_on(bench: Bench):
 async def test_reports_come_every_two_seconds(bench: Bench):
     """Each has the digest of that moment."""
     reporter, digests = bench.reporter(), iter(["", "a", "b"])
-    task = asyncio.create_task(reporter.count(lambda: (next(digests), frozenset())))
+    task = asyncio.create_task(reporter.count(lambda: (next(digests), frozenset(), {})))
     for count in (1, 2, 3):
         await eventually(lambda: bench.clock.sleepers == 1)
         await bench.clock.advance(COUNT_EVERY_S)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from handfast.access.slice import parse_slice
+from handfast.app.server.messages import RevocationRequest
+from handfast.app.server.slices import Slices
 from handfast.trust.facts import facts, pem_certificates
 from tests.app.cli.terminal import Shown, run, steady
 from tests.app.sites import DOMAIN, site
@@ -61,6 +66,38 @@ async def test_an_offline_root_end_to_end(here: Path, root: OfflineRoot):
     assert "may name: dns internal, localhost; uri host example.org" in shown.out
     assert "root-key.pem (missing)" in shown.out
     await serve_and_verify(here)
+
+
+async def test_a_newer_list_of_an_offline_root_alone(here: Path, root: OfflineRoot):
+    """No chain, no request, no fingerprint: a server that runs gives it to its gateways with the next slice."""
+    await asyncio.to_thread(ca, "csr", "--trust-domain", DOMAIN, "--out", "issuing.csr")
+    root.sign(here / "issuing.csr")
+    first = str(root.crl(days=310))
+    ca("install", str(root.directory / "chain.pem"), "--root-crl", first, "--root-fingerprint", root.fingerprint)
+    async with site(here / DATA) as running:
+        gone = facts(pem_certificates((await running.issue("payments")).chain_pem)[0]).serial
+        await running.operator.send("POST", "/v1/revocations", RevocationRequest(serial=gone))
+        slices = running.server.platform.slices
+        await slices.refresh()
+        before = sent_lists(slices)
+        shown = ca("install", str(root.crl(days=900)))
+        assert "took the revocation list of CN=Example Offline Root" in shown.out
+        await slices.refresh()
+        after = sent_lists(slices)
+    (due,) = (one.next_update_utc for one in after if one not in before)
+    assert due is not None
+    assert due > datetime.now(UTC) + timedelta(days=890)
+    assert len(before) == len(after) == 2
+    stale = ca("install", str(root.crl(days=30)), code=2)
+    assert "does not count from now until the issuing CA ends" in stale.err
+    await serve_and_verify(here)
+
+
+def sent_lists(slices: Slices) -> list[x509.CertificateRevocationList]:
+    """Give the lists that gateways get."""
+    prepared = slices.current.value
+    assert prepared
+    return [x509.load_pem_x509_crl(text.encode()) for text in parse_slice(prepared.body).crls]
 
 
 async def test_an_imported_root_end_to_end(here: Path, root: OfflineRoot):

@@ -107,3 +107,39 @@ def test_completion_goes_through(typed: list[str], offered: list[str]):
         check=True,
     )
     assert sorted(shown.stdout.split()) == sorted(offered)
+
+
+def completion(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Ask for completion as a user of this home directory."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("handfast"), *words],
+        env={**os.environ, **ENVIRONMENT, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shell", "word"), [("bash", "complete -o default"), ("zsh", "#compdef"), ("fish", "complete --command")]
+)
+@pytest.mark.parametrize("joint", [" ", "="])
+def test_completion_is_for_the_shell_that_is_named(shell: str, word: str, joint: str, tmp_path: Path):
+    """Whatever shell calls, or none at all, as in a service."""
+    shown = completion(tmp_path, *f"--show-completion{joint}{shell}".split())
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert word in shown.stdout
+
+
+def test_completion_is_installed_for_the_shell_that_is_named(tmp_path: Path):
+    """Where that shell looks for it, and nowhere else."""
+    assert completion(tmp_path, "--install-completion", "fish").returncode == 0
+    files = [file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()]
+    assert files == [Path(".config/fish/completions/handfast.fish")]
+
+
+def test_there_is_no_completion_for_an_unknown_shell(tmp_path: Path):
+    """It is named, and nothing is shown."""
+    shown = completion(tmp_path, "--show-completion", "nosuch")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "nosuch" in shown.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from handfast.base.reasons import Reason
+from handfast.io.database import step
 from tests.app.cli.terminal import Shown, run
 from tests.app.sites import Site, site
 from tests.support.pki import Pki
@@ -106,3 +107,16 @@ async def test_a_foreign_certificate_is_not_found(here: Site):
     shown = await handfast("cert", "revoke", "x.pem")
     assert shown.code == 1
     assert Reason.NOT_FOUND.summary in shown.err
+
+
+async def test_a_file_is_enough_where_the_ledger_has_lost_its_certificate(here: Site):
+    """As after an old backup was restored: once it is revoked, a second time is refused as always."""
+    held = await here.issue("payments")
+    await here.server.platform.ledger._db.write(step("delete from certificates where serial = $1", held.leaf.serial))
+    Path("cert.pem").write_text(held.chain_pem)
+    assert (await handfast("cert", "revoke", held.leaf.serial)).code == 1
+    shown = await handfast("cert", "revoke", "cert.pem", "--reason", "superseded")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out == f"revoked spiffe://example.org/payments, serial {held.leaf.serial}, superseded\n"
+    assert await revoked(here) == {held.leaf.serial}
+    assert Reason.ALREADY_REVOKED.summary in (await handfast("cert", "revoke", "cert.pem")).err

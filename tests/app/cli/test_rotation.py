@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,6 +44,26 @@ async def turn(here: Site) -> None:
     await here.server._renew()
     await here.server.platform.rotation.go_on()
     await here.clock.advance(0)
+
+
+async def test_what_ends_with_its_issuer_says_so(here: Site):
+    """Beside the true end, for one and for many; `ca status` counts them, the server's own too. A life that fits has no such line."""
+    (here.server.config.directory / "authority" / "root-key.pem").unlink()
+    end = here.server.platform.authority.issuer_facts.window.not_after
+    here.clock.set(end - timedelta(days=3))
+    await here.server._renew()
+    for words in ("cert issue ledger --ttl 30d", "cert batch names.txt --ttl 30d"):
+        await asyncio.to_thread(Path("names.txt").write_text, "payments\n")
+        shown = await handfast(*words.split())
+        assert shown.code == 0, shown.err
+        told = shown.out.splitlines()
+        assert f" until {end:%Y-%m-%d %H:%M} UTC, serial " in told[0]
+        assert told[1] == "  sooner than was asked for: its issuing CA ends then, see 'handfast ca status'"
+    assert "sooner" not in (await handfast("cert", "issue", "web", "--ttl", "1h")).out
+    status = (await handfast("ca", "status")).out
+    assert "      cut short: 3 end with this CA, sooner than was asked for" in status.splitlines()
+    (row,) = json.loads((await handfast("ca", "status", "--json")).out)["generations"]
+    assert row["cut_short"] == 3
 
 
 async def test_a_session_reads_as_it_did(here: Site, golden: Callable[[str, str], None]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,13 +24,7 @@ from handfast.io.credentials import Credential
 from handfast.io.sealed import Passphrase
 from tests.app.sites import DOMAIN, Site
 from tests.support.clock import FakeClock
-
-
-def free_port() -> int:
-    """Give a port of loopback that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.ports import free_port
 
 
 @dataclass

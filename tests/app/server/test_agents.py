@@ -66,6 +66,16 @@ async def test_a_token_lets_one_agent_join_once(here: Site):
     assert [event["agent"] for event in await recorded(here, "agent.joined")] == [AGENT]
 
 
+async def test_nobody_joins_under_the_name_of_the_server(here: Site):
+    """Its reports would be told as the server's. The token is good for another name afterwards."""
+    token = await here.token()
+    for name, wanted in (("server", (403, "agent.reserved-name")), (AGENT, None)):
+        body = json.dumps({"token": token, "name": name, "csr": new_key().csr_pem})
+        answer = await raw(here.anonymous(), "POST", "/v1/agents/join", body)
+        assert answer.status_code == 201 if wanted is None else problem(answer) == wanted
+    assert [event["agent"] for event in await recorded(here, "agent.joined")] == [AGENT]
+
+
 async def test_of_many_who_come_at_once_with_one_token_one_joins(here: Site):
     """A race for a token has one winner."""
     token = await here.token()
@@ -357,6 +367,7 @@ async def test_a_report_without_a_digest_says_nothing_of_the_agents_state(here: 
 
 async def test_requests_are_counted_once_for_metrics_and_once_for_the_ledger(here: Site):
     """What an agent reports is in ``/metrics``, by decision."""
+    await here.apply()
     api = await here.being(Role.AGENT)
     rows = [
         TrafficRow(host=HOST, route="/", identity="", method="GET", code=code, count=n)

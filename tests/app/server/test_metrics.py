@@ -56,9 +56,24 @@ def test_gauges_say_what_was_set_last():
     assert "handfast_certificate_soonest_expiry_seconds 0.0" in metrics.text().decode()
 
 
+def test_who_is_gone_is_not_told_of():
+    """An agent that was forgotten, and an authority that was retired, have no line any more; counters stay."""
+    metrics = Metrics()
+    metrics.count_requests("edge", "h", "allowed", 3)
+    metrics.set_authority("issuing 1", START)
+    metrics.set_agent("edge", 1, current=True)
+    metrics.forget()
+    metrics.set_agent("other", 1, current=True)
+    text = metrics.text().decode()
+    assert 'agent="other"' in text
+    assert 'agent="edge"' not in text
+    assert "issuing 1" not in text
+    assert 'gateway="edge"' in text
+
+
 def test_two_servers_in_one_process_do_not_share_counters():
     """Nothing is global."""
     one, other = Metrics(), Metrics()
-    one.count_requests("edge", "h", "", 3)
+    one.count_requests("edge", "h", "allowed", 3)
     assert "edge" in one.text().decode()
     assert "edge" not in other.text().decode()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from handfast.access.slice import parse_slice
@@ -18,23 +19,28 @@ from handfast.app.server.messages import (
     Nothing,
     RenewRequest,
 )
+from handfast.base.events import ConnectionEnded, OfferedCertificate
 from handfast.base.refusal import BadInput
 from handfast.io.credentials import Credential, new_key
+from handfast.io.encoding import encode_event
+from handfast.io.ids import new_event_id
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.rotation import SETTLE
+from tests.app.server.rotations import seen
 from tests.app.server.test_est import Device, certificates, enrol, enrolled
-from tests.app.sites import DOMAIN, WORLD, Site
+from tests.app.sites import AGENT, DOMAIN, WORLD, Site
 
 HOST = f"api.{DOMAIN}"
+MILLISECOND = timedelta(milliseconds=1)
 
 
 async def waited_for(here: Site, credential: Credential) -> dict[str, tuple[int, int]]:
-    """Give who holds leaves of a credential's issuer: how many, and how many of them have a successor that was not seen."""
+    """Give who holds leaves of a credential's issuer: how many, and how many of them have a successor, used or not."""
     rotation = here.server.platform.rotation
     await rotation.outlook()
     leaves = await rotation._rotations.leaves_of(credential.leaf.aki, here.clock.now(), {})
     return {
-        one.name: (one.count, one.renewed)
+        one.name: (one.count, one.renewed + one.copies)
         for one in leaves.holders
         if one.name not in {"handfast/server", "handfast/ocsp"}
     }
@@ -70,6 +76,37 @@ async def test_a_copy_of_the_old_one_is_waited_for(here: Site):
     here.clock.set(here.clock.now() + 2 * SETTLE)
     await use(here, old)
     assert await waited_for(here, old) == {"payments": (2, 1)}
+
+
+async def connected(here: Site, gateway: Api, credential: Credential, *, ended: timedelta, lasted_ms: int = 0) -> None:
+    """Have a gateway tell of a connection that is over."""
+    event = ConnectionEnded(
+        id=new_event_id(), at=here.clock.now() + ended, gateway=AGENT, listener="127.0.0.1:8443", host=HOST, peer="192.0.2.1:40000",
+        server_name=HOST, tls_version="TLSv1.3", identity=credential.leaf.uri_sans[0],
+        certificate=OfferedCertificate(fingerprint=credential.leaf.fingerprint), duration_ms=lasted_ms,
+    )  # fmt: skip
+    await gateway.call(
+        "POST", "/v1/agents/self/report", Nothing, AgentReport(events=[msgspec.Raw(encode_event(event))])
+    )
+
+
+async def test_a_copy_that_a_gateway_lets_in_is_waited_for(here: Site):
+    """By the moment at which its connection began: one from before the renewal was open all the time. Operators are told how many."""
+    await here.apply()
+    gateway, old = here.holder(await here.join()), await here.issue("payments")
+    new = await renewed(here.holder(old))
+    await use(here, new)
+    here.clock.set(here.clock.now() + 2 * SETTLE)
+    now, days = timedelta(0), timedelta(days=9)
+    await connected(here, gateway, old, ended=now, lasted_ms=3 * round(SETTLE / MILLISECOND))
+    for ended in (days, -days, datetime.min.replace(tzinfo=UTC) - here.clock.now()):
+        await connected(here, gateway, old, ended=ended, lasted_ms=2**62)
+    await connected(here, gateway, new, ended=now)
+    assert (await waited_for(here, old))["payments"] == (1, 0)
+    assert [row.copies for row in (await seen(here)).generations] == [0]
+    await connected(here, gateway, old, ended=days, lasted_ms=-1)
+    assert (await waited_for(here, old))["payments"] == (2, 1)
+    assert [row.copies for row in (await seen(here)).generations] == [1]
 
 
 async def test_an_agent_that_waited_with_the_old_one_is_no_copy(here: Site):

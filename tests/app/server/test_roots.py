@@ -25,26 +25,15 @@ from handfast.io.signers import KeyKind
 from handfast.io.token_uri import parse_token_uri
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.rotation import SETTLE
-from tests.app import sites
-from tests.app.issuers import timeless
+from tests.app.server import rotations
+from tests.app.server.rotations import ROTATION, stages
 from tests.app.server.status_sites import status_site
 from tests.app.sites import DOMAIN, Site, site
-from tests.stories.telling import without_machine_time
 from tests.support import tokens
 from tests.support.clock import FakeClock
 from tests.support.offline_root import OfflineRoot, offline_root, openssl
 
-pytestmark = pytest.mark.debian("openssl")
-ROTATION = "/v1/authorities/rotation"
-
-
-@pytest.fixture(autouse=True)
-def _fake_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the machine's time out of TLS: rotations take a while."""
-    without_machine_time(monkeypatch)
-    for name in ("client_context", "anonymous_context"):
-        inner = getattr(sites, name)
-        monkeypatch.setattr(sites, name, lambda *args, _inner=inner: timeless(_inner(*args)))
+pytestmark = [pytest.mark.debian("openssl"), pytest.mark.usefixtures("timeless_tls")]
 
 
 def ahead() -> FakeClock:
@@ -64,23 +53,11 @@ async def installed(place: Place, root: OfflineRoot, now: datetime) -> None:
 
 
 async def rotate(here: Site, *, root: bool) -> list[str]:
-    asked = RotationRequest(root=root)
-    return stages(await here.operator.call("POST", ROTATION, AuthoritiesAnswer, asked))
-
-
-def stages(answer: AuthoritiesAnswer) -> list[str]:
-    return [row.stage for row in answer.generations]
+    return stages(await rotations.rotate(here, root=root))
 
 
 async def settled(here: Site) -> list[str]:
-    """Let the time pass that a step needs, and the server's own certificate be renewed."""
-    for _ in range(8):
-        here.clock.set(here.clock.now() + 2 * SETTLE)
-        await here.clock.advance(0)
-        await here.server._renew()
-        await here.server.platform.rotation.go_on()
-        await here.clock.advance(0)
-    return stages(await here.operator.call("GET", "/v1/authorities", AuthoritiesAnswer))
+    return stages(await rotations.settled(here))
 
 
 async def verified(here: Site, directory: Path) -> None:

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import signal
-import sqlite3
-import sys
-from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,10 +14,8 @@ from handfast.app.server.callers import Role
 from handfast.app.server.messages import (
     AgentReport,
     AuthorityAnswer,
-    CertificateAnswer,
     EventList,
     Nothing,
-    RenewRequest,
     RevocationRequest,
 )
 from handfast.app.server.rotation import Rotation
@@ -34,53 +25,17 @@ from handfast.base.refusal import BadInput, Refused, Unavailable
 from handfast.io.credentials import Credential, new_key
 from handfast.io.generations import Generations
 from handfast.io.issuance import Issuance, IssuedCertificate
-from handfast.io.ledger.rotation import Rotations
 from handfast.sdk.contexts import client_context
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.plan import CsrFacts, LeafRequest, read_csr
 from handfast.trust.rotation import PACE, SETTLE
-from tests.app import sites
 from tests.app.issuers import timeless
+from tests.app.server.rotations import ROTATION, renew, rotate, seen, settled, stages
 from tests.app.sites import Site, site
-from tests.stories.telling import without_machine_time
 from tests.support.clock import FakeClock
-from tests.support.ledger import Crash, FakeLedger
+from tests.support.ledger import FakeLedger
 
-ROTATION = "/v1/authorities/rotation"
-LONG_AFTER = timedelta(days=8)
-
-
-async def rotate(here: Site, *, root: bool = False, compromised: bool = False) -> AuthoritiesAnswer:
-    asked = RotationRequest(root=root, compromised=compromised)
-    return await here.operator.call("POST", ROTATION, AuthoritiesAnswer, asked)
-
-
-async def seen(here: Site) -> AuthoritiesAnswer:
-    return await here.operator.call("GET", "/v1/authorities", AuthoritiesAnswer)
-
-
-def stages(answer: AuthoritiesAnswer) -> list[str]:
-    return [row.stage for row in answer.generations]
-
-
-async def settled(here: Site) -> AuthoritiesAnswer:
-    """Let the time pass that a step needs to reach every server, and the server's own certificate be renewed."""
-    for _ in range(8):
-        here.clock.set(here.clock.now() + 2 * SETTLE)
-        await here.clock.advance(0)
-        await here.server._renew()
-        await here.server.platform.rotation.go_on()
-        await here.clock.advance(0)
-    return await seen(here)
-
-
-@pytest.fixture(autouse=True)
-def _fake_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the machine's time out of TLS: here it is a matter of years."""
-    without_machine_time(monkeypatch)
-    for name in ("client_context", "anonymous_context"):
-        inner = getattr(sites, name)
-        monkeypatch.setattr(sites, name, lambda *args, _inner=inner: timeless(_inner(*args)))
+pytestmark = pytest.mark.usefixtures("timeless_tls")
 
 
 async def acknowledge(here: Site, agent: Api) -> None:
@@ -200,7 +155,7 @@ async def test_there_is_a_way_back_before_and_after_the_switch(here: Site):
     assert here.server.platform.authority.issuing_der == first.issuing_der
     assert stages(await settled(here)) == ["issuing", "retired", "retiring"]
     for credential in (held, between):
-        await _renewed(here.holder(credential))
+        await renew(here.holder(credential))
     with pytest.raises(Refused):
         await here.operator.call("DELETE", ROTATION, AuthoritiesAnswer)
 
@@ -221,10 +176,10 @@ async def test_a_compromised_authority_is_refused_once_all_that_renewed_have_ren
     denied = here.server.platform.slices.denied
     assert {left.leaf.fingerprint, renewing.leaf.fingerprint} <= denied
     assert renewed.leaf.fingerprint not in denied
-    await _renewed(here.holder(renewed))
+    await renew(here.holder(renewed))
     for credential in (left, renewing):
         with pytest.raises(Refused):
-            await _renewed(here.holder(credential))
+            await renew(here.holder(credential))
     current = here.server.platform.slices.current.value
     assert current
     slice_ = parse_slice(current.body)
@@ -305,106 +260,6 @@ async def test_an_issuing_authority_that_expired_while_the_server_was_off_is_rep
         assert stages(await seen(here))[1] == "issuing"
 
 
-@pytest.mark.parametrize("root", [False, True])
-@pytest.mark.parametrize("seam", range(20))
-async def test_a_server_that_dies_anywhere_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seam: int, root: bool
-):
-    """Before and after each file, state and slice: the next start ends the rotation, and all that was issued stays good."""
-    clock = FakeClock()
-    passed = 0
-
-    def dying(inner: Callable[..., object]) -> Callable[..., object]:
-        def at() -> None:
-            nonlocal passed
-            passed += 1
-            if passed - 1 == seam:
-                raise Crash
-
-        def plain(*args: object, **more: object) -> object:
-            at()
-            done = inner(*args, **more)
-            at()
-            return done
-
-        async def waiting(*args: object, **more: object) -> object:
-            at()
-            done = await inner(*args, **more)  # type: ignore[misc]
-            at()
-            return done
-
-        return waiting if inner.__name__ == "save" else plain
-
-    async with site(tmp_path, clock) as here:
-        held = await here.issue("ledger", ttl_seconds=7 * 86400)
-        rotation = here.server.platform.rotation
-        with monkeypatch.context() as patched:
-            for owner, name in ((Generations, "make"), (Generations, "settle"), (Rotations, "save")):
-                patched.setattr(owner, name, dying(getattr(owner, name)))
-            with suppress(Crash):
-                await rotation.begin(root=root, compromised=False, requester="uid:0")
-                for _ in range(4):
-                    clock.set(clock.now() + 2 * SETTLE)
-                    await rotation.go_on()
-    crashed = passed > seam
-    async with site(tmp_path, clock) as here:
-        if not rotation_began(await seen(here)):
-            assert crashed
-            await rotate(here, root=root)
-        await _renewed(here.holder(held))
-        here.clock.set(here.clock.now() + LONG_AFTER)
-        for _ in range(3):
-            answer = await settled(here)
-        assert stages(answer) == ["retired", "issuing"]
-        assert len(pem_certificates(here.bundle)) == 1
-        keys = {path.name for path in (tmp_path / "authority").glob("*-key.pem")}
-        assert keys == (set() if root else {"root-key.pem"})
-
-
-_DYING = """
-import asyncio, os, signal, sys
-from pathlib import Path
-from handfast.app.server.build import ServerConfig, build_server
-from handfast.base.spiffe import TrustDomain
-from handfast.io.clock import SystemClock
-from handfast.io.ledger.rotation import Rotations
-
-async def main():
-    here = ("127.0.0.1", 0)
-    config = ServerConfig(directory=Path(sys.argv[1]), trust_domain=TrustDomain("example.org"), api=here, admin=here)
-    server, save, saved = await build_server(config, SystemClock()), Rotations.save, []
-
-    async def dying(*args):
-        done = await save(*args)
-        saved.append(done)
-        if len(saved) == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return done
-
-    Rotations.save = dying
-    await server.platform.rotation.begin(root=True, compromised=False, requester="uid:0")
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize(("step", "stage"), [(1, "prepared"), (2, "prepared"), (3, "published")])
-async def test_a_server_that_is_killed_goes_on(tmp_path: Path, step: int, stage: str):
-    """A real process and a real kill, right after each step is in the ledger."""
-    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", _DYING, str(tmp_path), str(step))
-    assert await asyncio.wait_for(killed.wait(), 60) == -signal.SIGKILL
-    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as ledger:
-        assert ledger.execute("select stage from generations where number = 2").fetchone() == (stage,)
-    async with site(tmp_path) as here:
-        here.clock.set(here.clock.now() + LONG_AFTER)
-        assert stages(await settled(here)) == ["retired", "issuing"]
-        assert (await here.issue("payments")).bundle_pem == here.bundle
-
-
-def rotation_began(answer: AuthoritiesAnswer) -> bool:
-    return len(answer.generations) > 1
-
-
 async def test_what_another_server_did_is_seen(here: Site):
     """Two over one ledger and one directory: the one that did nothing follows within seconds, and only one takes a step."""
     platform = here.server.platform
@@ -464,9 +319,4 @@ async def test_clients_of_the_new_root_are_taken_as_soon_as_it_is_published(here
         await settled(here)
     held = await here.issue("payments")
     context = timeless(client_context(held.chain_pem.encode(), held.key_pem.encode(), held.bundle_pem.encode()))
-    await _renewed(here._closed_later(Api.remote(here.server.url, context)))
-
-
-async def _renewed(api: Api) -> None:
-
-    await api.call("POST", "/v1/certificates/renew", CertificateAnswer, RenewRequest(csr=new_key().csr_pem))
+    await renew(here._closed_later(Api.remote(here.server.url, context)))

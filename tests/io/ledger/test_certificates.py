@@ -171,6 +171,18 @@ async def test_too_many_revocations_at_once_are_refused(ledger: SqlLedger):
         await ledger.revoke([f"{number:x}" for number in range(1001)], NOW, "unspecified", [])
 
 
+async def test_what_was_signed_without_a_record_enters_as_revoked(ledger: SqlLedger):
+    """With its event, once; one that has a record is left as it is."""
+    record = intent("0a", der=b"signed", fingerprint="ab" * 32)
+    assert await ledger.revoke_unrecorded(record, "keyCompromise", revoked("0a"))
+    found = await ledger.by_serial("0a")
+    assert found == replace(record, state=CertificateState.REVOKED, revoked_at=NOW, revocation_reason="keyCompromise")
+    assert [one.serial for one in await ledger.revoked_live(NOW)] == ["0a"]
+    assert not await ledger.revoke_unrecorded(record, "superseded", revoked("0a", id="again"))
+    assert await ledger.by_serial("0a") == found
+    assert [event.id for _, event in await ledger.page()] == ["revoked-0a"]
+
+
 async def test_revoked_certificates_leave_the_list_when_they_expire(ledger: SqlLedger):
     """What CRLs and gateways hold is what was revoked and would still be valid; intents of unknown fate are in it."""
     await issue(ledger, "0a", not_after=NOW + HOUR)

@@ -84,6 +84,24 @@ async def test_many_are_seen_at_once(rotations: Rotations, ledger: SqlLedger):
     assert await counting(rotations) == {}
 
 
+async def test_a_copy_that_a_gateway_sees_counts_again(rotations: Rotations, ledger: SqlLedger):
+    """A connection from before the successor was used says nothing, and neither does the successor's own: time decides there."""
+    await renewed(rotations, ledger, "a1", "a2")
+    await rotations._db.write(step("update certificates set fingerprint = 'f' || serial where name = 'payments'"))
+    await rotations.note_at_gateways({"fa1": after(1), "fa2": after(1)}, GRACE)
+    await rotations.note_seen({"a2": after(2)}, GRACE)
+    assert await counting(rotations) == {}
+    others = {f"0{number:04x}": after(50) for number in range(CHUNK + 1)}
+    await rotations.note_at_gateways({**others, "fa1": after(12), "": after(50)}, GRACE)
+    assert await counting(rotations) == {}
+    assert await rotations.copies("01", START) == 0
+    await rotations.note_at_gateways({**others, "fa1": after(13)}, GRACE)
+    (held,) = (await rotations.leaves_of("01", START, {})).holders
+    assert held == Holder("payments", 1, START + HOUR, copies=1)
+    assert await rotations.copies("01", START) == 1
+    assert await rotations.copies("01", START + HOUR) == await rotations.copies("02", START) == 0
+
+
 async def test_what_a_gateway_serves_replaces_what_it_got_before_for_the_same_names(
     rotations: Rotations, ledger: SqlLedger
 ):

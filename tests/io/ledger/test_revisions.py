@@ -3,8 +3,7 @@ import hashlib
 
 import pytest
 
-from handfast.base.reasons import Reason
-from handfast.base.refusal import BadInput, Refusal
+from handfast.base.refusal import BadInput
 from handfast.io.ledger import Revision, SqlLedger
 from handfast.io.ledger.revisions import MAX_DOCUMENT_BYTES
 from tests.io.ledger.builders import NOW, applied
@@ -58,29 +57,6 @@ async def test_the_same_document_applied_at_the_same_time_is_one_revision(ledger
     """Two operators who press the button together make one revision."""
     assert await asyncio.gather(*(apply(ledger, "one", f"e{turn}") for turn in range(4))) == [1] * 4
     assert len(await ledger.page()) == 1
-
-
-async def test_a_revision_is_found_by_the_beginning_of_its_digest(ledger: SqlLedger):
-    """Six hex digits do, the newest of equal digests is given, and what fits several is refused."""
-    for turn, digest in enumerate(("abcdef" + "0" * 58, "abcdef" + "1" * 58, "abcdef" + "0" * 58)):
-        await ledger.apply("{}", digest, "test", NOW, applied(digest, id=f"e{turn}"))
-    found = await ledger.revision_by_digest("abcdef0")
-    assert isinstance(found, Revision)
-    assert found.number == 3
-    assert await ledger.revision_by_digest("abcdef" + "0" * 58) == found
-    assert await ledger.revision_by_digest("abcdef") == Refusal(
-        Reason.NOT_FOUND, {"digest": "abcdef", "matches": "several"}
-    )
-    assert await ledger.revision_by_digest("abcdee") == Refusal(
-        Reason.NOT_FOUND, {"digest": "abcdee", "matches": "none"}
-    )
-
-
-@pytest.mark.parametrize("prefix", ["", "abcde", "abcdeg", "ABCDEF", "%%%%%%", "a" * 65])
-async def test_what_is_no_digest_is_bad_input(ledger: SqlLedger, prefix: str):
-    """Too short, too long, or not lower case hex is the caller's fault, not an absence."""
-    with pytest.raises(BadInput):
-        await ledger.revision_by_digest(prefix)
 
 
 async def test_a_document_is_bounded(ledger: SqlLedger):

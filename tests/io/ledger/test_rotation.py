@@ -46,6 +46,14 @@ async def leaf(
     assert await ledger.record_intent(record) is None
 
 
+async def test_leaves_that_end_with_their_issuer_are_counted(rotations: Rotations, ledger: SqlLedger):
+    """Those of this issuer alone, and those alone that end when it does."""
+    for serial, issuer, ends in (("a1", "01", HOUR), ("a2", "01", HOUR), ("a3", "01", HOUR / 2), ("b1", "02", HOUR)):
+        await leaf(ledger, serial, "payments", issuer=issuer, ends=START + ends)
+    assert await rotations.cut_short("01", START + HOUR, START) == 2
+    assert await rotations.cut_short("01", START + HOUR, START + HOUR) == 0
+
+
 async def test_generations_come_back_as_they_were_kept(rotations: Rotations):
     """Made and not made yet, with their windows."""
     assert await rotations.generations() == ()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
 from handfast.io.database import step
-from handfast.io.ledger import HourTotal, SqlLedger, TrafficCount
-from handfast.io.ledger.traffic import MAX_COUNTS
+from handfast.io.ledger import SqlLedger, TrafficCount, traffic
+from handfast.io.ledger.traffic import MAX_COUNTS, TOO_MANY
 from tests.io.ledger.builders import DAY, HOUR, NOW
 from tests.support.stores import Store
 
@@ -28,22 +28,20 @@ async def test_counts_are_added_up(ledger: SqlLedger):
 
 async def test_an_hour_begins_at_its_minute_zero(ledger: SqlLedger):
     """Counts go to the whole hour in UTC, and a time within an hour means all of it."""
-    await ledger.add_traffic(NOON - timedelta(microseconds=1), [POST])
+    await ledger.add_traffic(NOON - timedelta(microseconds=1), [replace(POST, count=2)])
     await ledger.add_traffic(NOON, [POST])
-    assert await ledger.traffic_by_hour(NOON + timedelta(minutes=30)) == [
-        HourTotal(hour=NOON, decision="allow", count=3)
-    ]
-    assert [one.hour for one in await ledger.traffic_by_hour(NOON - HOUR)] == [NOON - HOUR, NOON]
+    assert await ledger.traffic(NOON + timedelta(minutes=30)) == [POST]
+    assert await ledger.traffic(NOON - HOUR) == [replace(POST, count=5)]
     assert await ledger.traffic(NOON + HOUR) == []
 
 
 async def test_old_hours_are_forgotten_whole(ledger: SqlLedger):
     """The oldest hours go first, as many as are asked for, and the hour of the limit stays."""
     for number in range(4):
-        await ledger.add_traffic(NOON - DAY + number * HOUR, [POST, replace(POST, method="GET")])
+        await ledger.add_traffic(NOON - DAY + number * HOUR, [POST, replace(POST, route=f"/{number}")])
     assert await ledger.prune_traffic(NOON - DAY + 3 * HOUR, limit=2) == 4
     assert [await ledger.prune_traffic(NOON - DAY + 3 * HOUR) for _ in range(2)] == [2, 0]
-    assert [one.hour for one in await ledger.traffic_by_hour(NOON - DAY)] == [NOON - DAY + 3 * HOUR]
+    assert {one.route for one in await ledger.traffic(NOON - DAY)} == {POST.route, "/3"}
 
 
 async def test_counts_are_bounded(ledger: SqlLedger):
@@ -90,3 +88,19 @@ def test_no_request_is_lost_or_counted_twice(store: Store, reports: list[list[Tr
         await db.close()
 
     asyncio.run(scenario())
+
+
+async def test_an_hour_tells_so_many_kinds_apart(ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch):
+    """Further identities are one, whoever makes them up; those that are there go on being counted, and the next hour has room."""
+    monkeypatch.setattr(traffic, "MAX_KINDS", 3)
+    first = [replace(POST, identity=name) for name in "abc"]
+    await ledger.add_traffic(NOON, first)
+    for turn in range(5):
+        await ledger.add_traffic(NOON, [first[0], *(replace(POST, identity=f"made-up-{turn}-{n}") for n in range(20))])
+    assert await ledger.traffic(NOON) == [
+        replace(POST, identity=TOO_MANY, count=5 * 20 * 3),
+        replace(POST, identity="a", count=18),
+        *first[1:],
+    ]
+    await ledger.add_traffic(NOON + HOUR, [replace(POST, identity="d")])
+    assert [one.identity for one in await ledger.traffic(NOON + HOUR)] == ["d"]

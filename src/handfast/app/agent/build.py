@@ -15,7 +15,7 @@ from handfast.app.agent.findings import Findings
 from handfast.app.agent.gateway import GatewayKeeper
 from handfast.app.agent.partner_hosts import PartnerHosts
 from handfast.app.agent.paths import AgentPaths
-from handfast.app.agent.reporting import Known, Reporter
+from handfast.app.agent.reporting import InService, Known, Reporter
 from handfast.app.agent.session import Sessions
 from handfast.app.agent.standings import GatewayStandings
 from handfast.app.agent.stapling import host_source
@@ -276,8 +276,8 @@ class Agent:
     async def _send(self, report: AgentReport) -> None:
         await self._api.call("POST", "/v1/agents/self/report", Nothing, report)
 
-    def _in_force(self) -> tuple[str, frozenset[str]]:
-        return self.acknowledged, self._gateway.state.serving
+    def _in_force(self) -> InService:
+        return self.acknowledged, self._gateway.state.serving, self._gateway.staples
 
     async def _tell_at_once(self) -> None:
         """Report each slice as soon as Envoy has it, so that an operator who waits need not wait long."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -118,6 +119,11 @@ class GatewayKeeper:
         for fault in faults:
             self._findings.find(fault.reason, dict(fault.evidence))
         self._findings.resolve(*{Reason.STAPLE_FAILED, Reason.STAPLE_ENDED} - {fault.reason for fault in faults})
+
+    @property
+    def staples(self) -> dict[str, datetime]:
+        """When the OCSP response of each host ends that has one."""
+        return self._staples.ends
 
     def metrics(self) -> bytes:
         """Give the gateway's own gauges, in Prometheus' text format."""

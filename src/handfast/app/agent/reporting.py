@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from itertools import accumulate
 from pathlib import Path
@@ -41,6 +42,8 @@ MOST_FINDINGS_BYTES = 48 * 1024
 MOST_SERVING = 100
 
 Send = Callable[[AgentReport], Awaitable[None]]
+InService = tuple[str, frozenset[str], Mapping[str, datetime]]
+"""The slice in force by its digest, the host certificates by serial, and by host the end of the response that is stapled."""
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class Reporter:
         self._findings, self._flood, self._newcomers = findings, Flood(), Newcomers()
         self._counted: dict[Kind, int] = {}
         self._serving_told: frozenset[str] = frozenset()
+        self._staples_told: dict[str, datetime] = {}
         self._telling = asyncio.Lock()
 
     async def follow_log(self) -> None:
@@ -109,21 +113,27 @@ class Reporter:
         except Unavailable as error:
             _log.warning("log.reopen", error=str(error))
 
-    async def count(self, in_force: Callable[[], tuple[str, frozenset[str]]]) -> None:
+    async def count(self, in_force: Callable[[], InService]) -> None:
         """Send counts, findings and what is in force, every two seconds for ever; each report is a sign of life."""
         while True:
             await self._clock.sleep(COUNT_EVERY_S)
             await self.tell(*in_force())
 
-    async def tell(self, acknowledged: str, serving: frozenset[str] = frozenset()) -> None:
-        """Send one report: the slice in force, and the host certificates. What could not be sent goes with the next one."""
-        async with self._telling:  # two at once would count the same requests twice
-            await self._tell(acknowledged, serving)
+    async def tell(
+        self, acknowledged: str, serving: frozenset[str] = frozenset(), staples: Mapping[str, datetime] | None = None
+    ) -> None:
+        """Send one report: the slice in force, host certificates, and the ends of what is stapled to them, unless that is not known.
 
-    async def _tell(self, acknowledged: str, serving: frozenset[str]) -> None:
+        What could not be sent goes with the next one.
+        """
+        async with self._telling:  # two at once would count the same requests twice
+            await self._tell(acknowledged, serving, self._staples_told if staples is None else staples)
+
+    async def _tell(self, acknowledged: str, serving: frozenset[str], staples: Mapping[str, datetime]) -> None:
         traffic, counted = await self._look()
         told = list(self._findings.untold)
         new = sorted(serving - self._serving_told)[:MOST_SERVING]
+        ends = _changed(self._staples_told, staples)
         try:
             report = AgentReport(
                 acknowledged=acknowledged,
@@ -131,6 +141,7 @@ class Reporter:
                 events=_written(told),
                 traffic=traffic,
                 serving=new,
+                staples=ends,
             )
             await self._send(report)
         except HandfastError as error:
@@ -139,6 +150,7 @@ class Reporter:
         self._counted = counted
         self._findings.told(told)
         self._serving_told = (self._serving_told & serving) | frozenset(new)
+        self._staples_told = {host: end for host, end in (self._staples_told | ends).items() if end}
 
     async def _look(self) -> tuple[list[TrafficRow], dict[Kind, int]]:
         try:
@@ -173,6 +185,12 @@ class Reporter:
     def close(self) -> None:
         """Keep the place in the log."""
         self._tail.close()
+
+
+def _changed(told: Mapping[str, datetime], staples: Mapping[str, datetime]) -> dict[str, datetime | None]:
+    """Give what is new of the staples, as much as one report may carry; nothing for a host that has none any more."""
+    hosts = [host for host in sorted({*told, *staples}) if told.get(host) != staples.get(host)]
+    return {host: staples.get(host) for host in hosts[:MOST_SERVING]}
 
 
 def _fitting(findings: Sequence[Event]) -> list[dict[str, Any]]:

@@ -186,6 +186,11 @@ class Staples:
         """Forget the hosts that are not served any more."""
         self._hosts = {name: host for name, host in self._hosts.items() if name in names}
 
+    @property
+    def ends(self) -> dict[str, datetime]:
+        """When the response of each host ends that has one."""
+        return {name: host.held.window.not_after for name, host in self._hosts.items() if host.held}
+
     def metrics(self) -> bytes:
         """Give when each response ends, in Prometheus' text format."""
         registry = CollectorRegistry()
@@ -195,9 +200,8 @@ class Staples:
             ["host"],
             registry=registry,
         )
-        for name, host in self._hosts.items():
-            if host.held:
-                ends.labels(name).set(host.held.window.not_after.timestamp())
+        for name, end in self.ends.items():
+            ends.labels(name).set(end.timestamp())
         return generate_latest(registry)
 
 

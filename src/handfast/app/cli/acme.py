@@ -9,6 +9,7 @@ import typer
 from handfast.access.values import duration
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
+from handfast.app.cli.tables import moment
 from handfast.app.client import Api
 from handfast.app.server.acme.messages import (
     LONGEST_BINDING_S,
@@ -56,7 +57,7 @@ def key(
     if as_json:
         typer.echo(ENCODER.encode(answer))
         return
-    typer.echo(f"for {answer.name}, {answer.accounts} x, until {answer.expires_at:%Y-%m-%d %H:%M} UTC")
+    typer.echo(f"for {answer.name}, {answer.accounts} x, until {moment(answer.expires_at)}")
     typer.echo(f"  directory  https://SERVER{answer.directory}")
     typer.echo(f"  key id     {answer.key_id}")
     typer.echo(f"  HMAC key   {answer.hmac_key}  (it is not shown again)")
@@ -86,7 +87,7 @@ def list_acme(
         typer.echo(escaped(f"account {account.account}  {account.name}  {state}, key {account.key_id}{contact}"))
     for one in answer.keys:
         if one.accounts:
-            until = f"{one.expires_at:%Y-%m-%d %H:%M} UTC"
+            until = moment(one.expires_at)
             typer.echo(escaped(f"key     {one.key_id}  {one.name}  {one.accounts} x, until {until}"))
 
 

@@ -14,6 +14,7 @@ import typer
 
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
+from handfast.app.cli.tables import moment
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import ChainAnswer, ChainStatement
 from handfast.app.server.messages import ENCODER, AuthorityAnswer
@@ -126,7 +127,7 @@ def _holds(verdict: Verdict, unsealed: int, kept: Statement | None) -> str:
     if kept and kept.number < verdict.first - 1:
         lines += [f"  the checkpoint's link {kept.number} was pruned since: keep a newer one"]
     elif kept:
-        lines += [f"  it has the checkpoint's link {kept.number}, of {kept.at:%Y-%m-%d %H:%M} UTC"]
+        lines += [f"  it has the checkpoint's link {kept.number}, of {moment(kept.at)}"]
     if unsealed:
         lines += [f"  {unsealed} newer events are not linked yet"]
     return "\n".join(lines)

@@ -11,12 +11,14 @@ import typer
 
 from handfast.app.cli.given import DEFAULT_DATA, Data
 from handfast.app.cli.passphrases import PASSPHRASE_VARIABLE, passphrase_from
+from handfast.app.cli.tables import moment
 from handfast.app.demo import TRUST_DOMAIN
 from handfast.app.server.messages import ENCODER
 from handfast.base.refusal import BadInput
 from handfast.base.spiffe import TrustDomain
 from handfast.doctor.report import escaped
-from handfast.io import authority_sources, next_authority, sealed, signed_chains
+from handfast.io import authority_sources, next_authority, renewed_lists, sealed, signed_chains
+from handfast.io.authority_files import split_lists
 from handfast.io.authority_graph import CaNode, graph, roots_here
 from handfast.io.authority_sources import Place
 from handfast.io.ca_certificates import Wanted
@@ -28,6 +30,7 @@ from handfast.trust.addresses import StatusSite
 from handfast.trust.constraints import permitted
 from handfast.trust.profile import KeyFacts
 
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 Domain = Annotated[str, typer.Option("--trust-domain", help="The trust domain that the authority is for.")]
 KeyType = Annotated[KeyKind, typer.Option("--key-type", help="The kind of the issuing CA's key.")]
 IssuingKey = Annotated[
@@ -167,7 +170,8 @@ def install(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The signed issuing CA, all CAs above it, their revocation lists, and who answers OCSP, if that was asked for (PEM)."
+            help="The signed issuing CA, all CAs above it, their revocation lists, and who answers OCSP, if that was asked for (PEM); "
+            "or such lists alone, where newer ones are to take the place of those here."
         ),
     ],
     root_crl: Annotated[
@@ -182,13 +186,19 @@ def install(
     passphrase_file: PassphraseFile = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Take back what 'handfast ca csr' asked for, signed by a root elsewhere.
+    """Take back what 'handfast ca csr' asked for, signed by a root elsewhere; or a newer revocation list of a CA above ours, alone.
 
     [bold]Examples[/bold]
 
       handfast ca install chain.pem --root-crl root.crl --root-fingerprint 5e:0b:…
+      handfast ca install root.crl
     """
-    signed = signed_chains.read_signed(read(file), b"".join(map(read, root_crl or ())))
+    text, lists = read(file), b"".join(map(read, root_crl or ()))
+    if _CERTIFICATE not in text and split_lists(text):
+        for name in renewed_lists.renew(data / "authority", text + lists, _now()):
+            typer.echo(f"took the revocation list of {escaped(name)}; a server that runs goes by it within the hour")
+        return
+    signed = signed_chains.read_signed(text, lists)
     place = _place(data, signed.trust_domain.name, passphrase_file)
     if signed_chains.install(place, signed, _now(), root_fingerprint):
         _tell_waits(place)
@@ -253,7 +263,7 @@ def _describe(node: CaNode, indent: str) -> list[str]:
         "sha256": ":".join(node.fingerprint[at : at + 2] for at in range(0, 64, 2)),
         "key": str(KeyFacts(node.key_kind, node.key_bits, node.curve)),
         "lies in": f"{node.key_text} ({node.key_place})",
-        "valid": f"{_moment(node.not_before)} to {_moment(node.not_after)}",
+        "valid": f"{moment(node.not_before)} to {moment(node.not_after)}",
         "may name": node.constraints,
     }
     return [
@@ -298,7 +308,3 @@ def _token(text: str) -> TokenUri:
 
 def _now() -> datetime:
     return SystemClock().now()
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -12,9 +12,10 @@ import msgspec
 import typer
 
 from handfast.access.values import duration
-from handfast.app.cli.certificates import write_credential
+from handfast.app.cli.certificates import CUT_SHORT, write_credential
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
+from handfast.app.cli.tables import moment
 from handfast.app.client import Api
 from handfast.app.server.batch_messages import (
     MOST_IN_BATCH,
@@ -116,7 +117,9 @@ def _written(
             case BatchedCertificate() as made:
                 chain = made.certificate + answer.issuers[made.issuer]
                 write_credential(out / one.directory, Credential(key.key_pem, chain, answer.bundle))
-                typer.echo(f"issued {made.identity} until {made.not_after:%Y-%m-%d %H:%M} UTC, serial {made.serial}")
+                typer.echo(f"issued {made.identity} until {moment(made.not_after)}, serial {made.serial}")
+                if made.cut_short:
+                    typer.echo(CUT_SHORT)
                 yield True
             case Problem() as why:
                 typer.echo(f"refused {escaped(one.name)}: {escaped(why.detail or why.title)}", err=True)

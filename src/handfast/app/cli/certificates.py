@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from handfast.access.values import duration
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
+from handfast.app.cli.tables import moment
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import InventoryRow
 from handfast.app.server.messages import (
@@ -28,6 +28,7 @@ from handfast.trust.facts import CertificateFacts, facts, pem_certificates
 from handfast.trust.profile import KeyFacts
 
 _SERIAL, _FINGERPRINT = 40, 64  # hex digits, at most
+CUT_SHORT = "  sooner than was asked for: its issuing CA ends then, see 'handfast ca status'"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -71,7 +72,9 @@ def issue(
     answer = ask(work, data, server, identity)
     directory = out or Path(name.replace("/", "-"))
     files = write_credential(directory, Credential(key.key_pem, answer.chain, answer.bundle))
-    typer.echo(f"issued {answer.identity} until {_moment(answer.not_after)}, serial {answer.serial}")
+    typer.echo(f"issued {answer.identity} until {moment(answer.not_after)}, serial {answer.serial}")
+    if answer.cut_short:
+        typer.echo(CUT_SHORT)
     for path in files:
         typer.echo(f"  {path}")
     if make_p12:
@@ -152,7 +155,7 @@ def _describe(seen: CertificateFacts) -> str:
         "issuer": seen.issuer,
         "serial": seen.serial,
         "sha256": seen.fingerprint,
-        "valid": f"{_moment(seen.window.not_before)} to {_moment(seen.window.not_after)}",
+        "valid": f"{moment(seen.window.not_before)} to {moment(seen.window.not_after)}",
         "key": str(KeyFacts(seen.key_kind, seen.key_bits, seen.curve)),
         "use": "a CA" if seen.is_ca else "a leaf",
     }
@@ -184,7 +187,7 @@ def _describe_row(row: CertificateRow | InventoryRow) -> str:
         "issuer": row.issuer,
         "serial": row.serial,
         "sha256": row.fingerprint,
-        "valid": f"{_moment(row.not_before)} to {_moment(row.not_after)}",
+        "valid": f"{moment(row.not_before)} to {moment(row.not_after)}",
         "added by" if imported else "asked by": row.requester,
         "owner": row.owner if isinstance(row, InventoryRow) else "",
     }
@@ -193,7 +196,3 @@ def _describe_row(row: CertificateRow | InventoryRow) -> str:
 
 def _rows(rows: dict[str, str]) -> str:
     return "\n".join(f"{name + ':':<10}{escaped(value)}" for name, value in rows.items() if value)
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -9,6 +9,7 @@ import typer
 from handfast.access.values import duration
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
+from handfast.app.cli.tables import moment
 from handfast.app.client import Api
 from handfast.app.server.messages import (
     ENCODER,
@@ -53,7 +54,7 @@ def token(
     typer.echo(ENCODER.encode(answer) if as_json else answer.token)
     if not as_json:
         typer.echo(
-            f"for {answer.name}, {answer.uses} x, until {answer.expires_at:%Y-%m-%d %H:%M} UTC; id {answer.id}",
+            f"for {answer.name}, {answer.uses} x, until {moment(answer.expires_at)}; id {answer.id}",
             err=True,
         )
 

@@ -7,13 +7,14 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
 from handfast.app.cli.rotation import tree
+from handfast.app.cli.tables import moment
 from handfast.app.client import Api
 from handfast.app.server.messages import ENCODER, PartnerRow, StatusAnswer
 from handfast.app.server.rotation_messages import AuthoritiesAnswer
@@ -65,26 +66,28 @@ def _lines(seen: StatusAnswer, authorities: AuthoritiesAnswer) -> Iterator[str]:
     counts = ", ".join(f"{count} {state}" for state, count in seen.certificates.items() if count) or "none"
     yield f"certificates  {counts}"
     if seen.next_expiry:
-        yield f"              the first to end: {escaped(seen.next_name)}, {_moment(seen.next_expiry)}"
+        yield f"              the first to end: {escaped(seen.next_name)}, {moment(seen.next_expiry)}"
     for host in seen.hosts:
         yield f"host          {host['name']} on {host['listen']}, certificate {host['certificate']}, routes {host['routes']}"
+        yield from _staples(host)
     for agent in seen.agents:
         current = "serves the newest" if agent.current else "is behind"
         yield f"agent         {agent.name} {current}, seen {agent.last_seen:%H:%M:%S} UTC"
         yield from (f"  finding     {_finding(finding)}" for finding in agent.findings)
 
 
+def _staples(host: dict[str, Any]) -> Iterator[str]:
+    for one in host.get("staples", ()):
+        yield f"              staple at {escaped(one['agent'])}: next update {moment(datetime.fromisoformat(one['next_update']))}"
+
+
 def _partner(one: PartnerRow) -> Iterator[str]:
-    yield f"  partner {one.name}: ends {_moment(one.ends)}, at {', '.join(one.hosts)}"
+    yield f"  partner {one.name}: ends {moment(one.ends)}, at {', '.join(one.hosts)}"
     if one.lists_until:
-        yield f"      its next revocation list is due: {_moment(one.lists_until)}"
+        yield f"      its next revocation list is due: {moment(one.lists_until)}"
     if one.fault:
         reason = Reason(one.fault)
         yield f"      {reason.value}: {reason.summary}; {reason.hint}"
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _fitting(line: str) -> Iterable[str]:

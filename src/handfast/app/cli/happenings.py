@@ -56,7 +56,7 @@ def events(
 
 
 async def _show(api: Api, *, follow: bool, last: int, kinds: list[str], as_json: bool) -> None:
-    page = await _page(api, kinds, last=last) if last else await _page(api, kinds, last=1)
+    page = await _page(api, kinds, last=last or 1)  # one at least: it tells from where on to follow
     _print(page.events if last else [], as_json=as_json)
     while follow:
         page = await _page(api, kinds, after=page.next, wait=_WAIT_S)

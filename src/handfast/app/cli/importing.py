@@ -9,7 +9,7 @@ import typer
 
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
-from handfast.app.cli.tables import table
+from handfast.app.cli.tables import moment, table
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import ImportAnswer, ImportRequest
 from handfast.base.refusal import BadInput
@@ -43,7 +43,7 @@ def import_certificates(
     for path, answer in zip(file, ask(work, data, server, identity), strict=True):
         typer.echo(f"{path}: {len(answer.imported)} imported" + (f", {answer.known} known" if answer.known else ""))
         for row in answer.imported:
-            for line in table((row.fingerprint, row.name, f"{row.not_after:%Y-%m-%d %H:%M} UTC"), []):
+            for line in table((row.fingerprint, row.name, moment(row.not_after)), []):
                 typer.echo(f"  {line}")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
-from handfast.app.cli.tables import Columns, csv_line
+from handfast.app.cli.tables import Columns, csv_line, moment
 from handfast.app.client import Api
 from handfast.app.server.inventory_messages import (
     InventoryList,
@@ -88,7 +88,7 @@ async def _show_table(pages: _Pages) -> None:
 
 
 def _cells(row: InventoryRow) -> tuple[str, ...]:
-    until = f"{row.not_after:%Y-%m-%d %H:%M} UTC"
+    until = moment(row.not_after)
     return row.serial, row.name, row.state, until, row.owner, ", ".join(row.dns)
 
 

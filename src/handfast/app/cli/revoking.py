@@ -85,7 +85,7 @@ def _selector(what: str, agent: str, issuer: str) -> dict[str, str]:
     if not what:
         return {"agent": agent} if agent else {"issuer": issuer.replace(":", "").lower()}
     if Path(what).is_file():
-        return {"fingerprint": _of_file(Path(what))}
+        return _of_file(Path(what))
     plain = what.lower()
     if len(what) < _SHORTEST_SERIAL or set(plain) - _HEX:
         return {"identity": what}
@@ -93,13 +93,15 @@ def _selector(what: str, agent: str, issuer: str) -> dict[str, str]:
     return {"fingerprint" if len(plain) == _FINGERPRINT else "serial": plain}
 
 
-def _of_file(path: Path) -> str:
-    from handfast.trust.facts import fingerprint, pem_certificates  # noqa: PLC0415 - a name has no certificate to read
+def _of_file(path: Path) -> dict[str, str]:
+    """Name a certificate with all that it says: the server may have no record of it."""
+    from handfast.trust.facts import fingerprint, pem, pem_certificates  # noqa: PLC0415 - a name has no certificate to read
 
     try:
-        return fingerprint(pem_certificates(read(path).decode(errors="replace"))[0])
+        leaf = pem_certificates(read(path).decode(errors="replace"))[0]
     except BadInput as error:
         raise error.at(file=str(path)) from error
+    return {"fingerprint": fingerprint(leaf), "certificate": pem(leaf)}
 
 
 def _confirm(selected: Selected, *, yes: bool) -> None:

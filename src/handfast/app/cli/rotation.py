@@ -45,6 +45,10 @@ def rotate(
     offline: Annotated[
         bool, typer.Option("--offline", help="Begin without a server; it goes on at its next start.")
     ] = False,
+    database: Annotated[
+        str,
+        typer.Option(help="With --offline: the PostgreSQL database that holds the ledger. Also: $HANDFAST_DATABASE."),
+    ] = "",
     watch: Annotated[bool, typer.Option("--watch", help="Wait until it is finished, and show each change.")] = False,
     as_json: Json = False,
     data: Data = DEFAULT_DATA,
@@ -62,12 +66,15 @@ def rotate(
       handfast ca rotate --back
       handfast ca rotate --force --strands 1
       handfast ca rotate --root --offline
+      handfast ca rotate --root --offline --database @/etc/handfast/database
     """
     if back + force + (root or compromised or offline) > 1:
         raise BadInput("--back, --force and beginning a rotation exclude each other", hint="name one")
+    if database and not offline:
+        raise BadInput("a server that runs has its database", key="--database", hint="leave it out")
 
     if offline:
-        number = _begin_offline(data, root=root, compromised=compromised)
+        number = _begin_offline(data, database, root=root, compromised=compromised)
         typer.echo(f"generation {number} is prepared; start the server, and it goes on")
         return
 
@@ -129,12 +136,23 @@ def forget_agent(
     _print(ask(work, data, server, identity), as_json=False)
 
 
-def _begin_offline(data: Path, *, root: bool, compromised: bool) -> int:
+def _begin_offline(data: Path, database: str, *, root: bool, compromised: bool) -> int:
     if (data / "server.sock").exists() and _answers(data):
         raise BadInput("a server runs with this data directory", hint="leave --offline out")
-    from handfast.app.rotating import begin  # noqa: PLC0415 - the other commands need no database
+    from handfast.app.domain_ledgers import address_for  # noqa: PLC0415 - the other commands need no database
+    from handfast.app.rotating import begin  # noqa: PLC0415 - as above
+    from handfast.io.databases import chosen_address  # noqa: PLC0415 - as above
 
-    return asyncio.run(begin(data, SystemClock(), f"offline: {user_name()}", root=root, compromised=compromised))
+    first = chosen_address(database)
+    beginning = begin(
+        data,
+        SystemClock(),
+        f"offline: {user_name()}",
+        root=root,
+        compromised=compromised,
+        address=address_for(data, first) if first else None,
+    )
+    return asyncio.run(beginning)
 
 
 def _answers(data: Path) -> bool:
@@ -205,8 +223,14 @@ def _issuer(row: GenerationRow) -> Iterator[str]:
     yield f"    issuing CA {row.number}: {row.stage} since {_moment(row.since)}{marks}, ends {_moment(row.ends)}"
     if row.renew_at:
         yield f"      the next one begins by itself: {_moment(row.renew_at)}"
+    if row.stage == "issuing" and row.ends and row.root_ends and row.ends >= row.root_ends:
+        yield "      it ends with its root: 'handfast ca rotate --root' replaces both"
     if row.leaves:
         yield f"      leaves: {row.leaves}, the last ends {_moment(row.last_leaf_ends)}"
+    if row.cut_short:
+        yield f"      cut short: {row.cut_short} end with this CA, sooner than was asked for"
+    if row.copies:
+        yield f"      copies: {row.copies} were renewed, and the old one is in use again"
 
 
 def _waiting(one: WaitingRow) -> Iterator[str]:
@@ -223,7 +247,8 @@ def _waiting(one: WaitingRow) -> Iterator[str]:
 
 def _holder(one: HolderRow) -> str:
     renewed = f"; {one.renewed} renewed, and the new one not seen in use yet" if one.renewed else ""
-    return f"    {escaped(one.name)}: {one.leaves}, until {_moment(one.until)}{renewed}"
+    copies = f"; {one.copies} renewed, and in use again: a copy" if one.copies else ""
+    return f"    {escaped(one.name)}: {one.leaves}, until {_moment(one.until)}{renewed}{copies}"
 
 
 def _moment(moment: datetime | None) -> str:

@@ -9,10 +9,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from handfast.doctor.report import escaped
 
 _FORMULA = ("=", "+", "-", "@")
+
+
+def moment(at: datetime) -> str:
+    """Give a moment as people are told it: in UTC, to the minute."""
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 class Columns:

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Final
 
 import typer
+from typer.completion import install_callback, show_callback
 from typer.core import TyperCommand, TyperGroup
 
 _MARKUP: Final = "rich"
@@ -33,7 +34,7 @@ ALONE: Verbs = {
     "explain": ("happenings:explain", "Explain why a request or a handshake was refused, and what to do."),
     "backup": (
         "backup:backup",
-        "Save the whole data directory as one file: ledger, worlds, authorities with their keys. The platform goes on running.",
+        "Save the whole data directory as one file: ledgers, worlds, authorities with their keys. The platform goes on running.",
     ),
     "restore": (
         "backup:restore",
@@ -117,7 +118,7 @@ GROUPS: Mapping[str, tuple[str, Verbs]] = {
             ),
             "install": (
                 "authorities:install",
-                "Take back what 'handfast ca csr' asked for, signed by a root elsewhere.",
+                "Take back what 'handfast ca csr' asked for, signed by a root elsewhere; or a newer revocation list of a CA above ours, alone.",
             ),
             "next": (
                 "authorities:prepare",
@@ -197,12 +198,38 @@ class Group(TyperGroup):
         return name, loaded(command), rest
 
 
+_FOR_SHELL: Final = {
+    "--show-completion": (
+        "Show completion for a shell, such as bash; without a word, for the current one.",
+        show_callback,
+    ),
+    "--install-completion": ("Install completion for a shell; without a word, for the current one.", install_callback),
+}
+
+
 class Root(Group):
     """``handfast`` itself, with all verbs and groups."""
 
     def __init__(self, **given: Any) -> None:  # noqa: ANN401 - as above
         """Put the tables into the group that Typer makes."""
         super().__init__(**{**given, "commands": {**_below(ALONE), **dict(map(_group, GROUPS))}})
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - as above
+        """Give the options, with words of ours where Typer's know no shell's name."""
+        options: list[Any] = super().get_params(ctx)
+        for option in options:
+            if known := _FOR_SHELL.get(option.opts[0]):
+                option.help, option.metavar = known[0], "[SHELL]"
+        return options
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as above
+        """Let the shell that is named count: Typer would go by the one that calls, and there may be none."""
+        option, said, shell = (*args, "")[0].partition("=")
+        if len(args) == 2 and not said:
+            shell = args[1]
+        if option in _FOR_SHELL and shell and not shell.startswith("-"):
+            _FOR_SHELL[option][1](ctx, ctx.command.params[0], shell)
+        return super().parse_args(ctx, args)
 
 
 def loaded(command: Any) -> Any:  # noqa: ANN401 - as above

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from handfast.app.server.callers import AGENT_PREFIX, AGENTS, EVERYONE, OPERATORS, Caller, Role
 from handfast.app.server.certificates import bounded_number, issue
+from handfast.app.server.counting import counted
 from handfast.app.server.discovery import newly_seen
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import (
@@ -23,7 +24,6 @@ from handfast.app.server.messages import (
     Nothing,
     TokenAnswer,
     TokenRequest,
-    TrafficRow,
 )
 from handfast.app.server.platform import Platform
 from handfast.base.events import (
@@ -39,7 +39,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.io.encoding import decode_event
 from handfast.io.ids import new_event_id
-from handfast.io.ledger import TrafficCount
+from handfast.trust.entries import refuse_agent
 from handfast.trust.profile import LEAF
 
 LONGEST_WAIT = 55
@@ -82,6 +82,8 @@ class Agents:
     async def join(self, _: Caller, __: Request, body: JoinRequest) -> CertificateAnswer:
         """Give an agent its first certificate, for a join token."""
         now = self.platform.clock.now()
+        if refused := refuse_agent(body.name):  # before the token is used up
+            raise Refused(refused)
         if not await self.platform.ledger.use_join_token(body.token, now):
             raise Refused(Refusal(Reason.TOKEN_NOT_VALID))
         identity = self.platform.trust_domain.id(f"{AGENT_PREFIX}{body.name}")
@@ -119,10 +121,14 @@ class Agents:
             raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
         if body.serving:
             await self.platform.rotation.serves(caller.name, frozenset(body.serving))
+        known = self.platform.slices.world.hosts
+        await ledger.note_staples(caller.name, {host: end for host, end in body.staples.items() if host in known})
+        self.platform.rotation.told(events)
         await ledger.append(await newly_seen(ledger, events))
-        await ledger.add_traffic(now, [_counted(row) for row in body.traffic if row.count])
-        for row in body.traffic:
-            self.platform.metrics.count_requests(caller.name, row.host, row.code, row.count)
+        counts = [counted(row, self.platform.slices.world.hosts) for row in body.traffic if row.count]
+        await ledger.add_traffic(now, counts)
+        for one in counts:
+            self.platform.metrics.count_requests(caller.name, one.host, one.decision, one.count)
         return Nothing()
 
     async def _state(self, caller: Caller, body: AgentReport, now: datetime) -> bool:
@@ -142,17 +148,6 @@ def _reported(raw: msgspec.Raw, caller: Caller) -> Event:
     if isinstance(event, HandshakeRefused) and not 0 <= event.more <= MOST_MORE:
         raise BadInput("no log has so many rows", key="events")
     return event
-
-
-def _counted(row: TrafficRow) -> TrafficCount:
-    return TrafficCount(
-        host=row.host,
-        route=row.route,
-        identity=row.identity,
-        method=row.method,
-        decision=row.code or "allowed",
-        count=row.count,
-    )
 
 
 async def agent_rows(platform: Platform) -> list[AgentRow]:

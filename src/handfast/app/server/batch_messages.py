@@ -21,7 +21,7 @@ class CertificateBatch(Message):
     requests: Annotated[list[_Asked], Meta(min_length=1, max_length=MOST_IN_BATCH)]
 
 
-class BatchedCertificate(Message):
+class BatchedCertificate(Message, omit_defaults=True):
     """A certificate of a batch: ``certificate`` is the leaf, PEM. Its chain goes on with the text ``issuer`` of ``issuers``."""
 
     serial: str
@@ -31,6 +31,7 @@ class BatchedCertificate(Message):
     not_after: datetime
     certificate: str
     issuer: int
+    cut_short: bool = False
 
 
 class BatchResult(Message, omit_defaults=True):

@@ -73,5 +73,6 @@ def _result(outcome: CertificateAnswer | BaseException, issuers: dict[str, int])
             not_after=outcome.not_after,
             certificate=leaf + end,
             issuer=issuers.setdefault(above, len(issuers)),
+            cut_short=outcome.cut_short,
         )
     )

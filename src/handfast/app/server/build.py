@@ -29,13 +29,14 @@ from handfast.app.server.discovery import Discovery
 from handfast.app.server.endpoints import Application, Endpoint
 from handfast.app.server.enrolment import Enrolment
 from handfast.app.server.est import Est
-from handfast.app.server.handshakes import refused
+from handfast.app.server.handshakes import FailedHandshakes
 from handfast.app.server.happenings import Happenings
 from handfast.app.server.host_certificates import HostCertificates
 from handfast.app.server.inventory import Inventory
 from handfast.app.server.journal import Journal
 from handfast.app.server.messages import CertificateAnswer
 from handfast.app.server.metrics import Metrics
+from handfast.app.server.partners import DIRECTORY as PARTNERS
 from handfast.app.server.partners import PartnerSlices
 from handfast.app.server.platform import Platform
 from handfast.app.server.readiness import Readiness
@@ -43,10 +44,9 @@ from handfast.app.server.revocations import Revocations, revoked_event
 from handfast.app.server.rotation import Rotation
 from handfast.app.server.rotation_api import RotationApi
 from handfast.app.server.standing_api import StandingApi
-from handfast.app.server.standings import PartnerStandings
+from handfast.app.server.standings import ANSWERS, PartnerStandings
 from handfast.app.server.status import NO_STATUS, Status, StatusConfig, settle
 from handfast.app.server.worlds import Worlds, authorities
-from handfast.base.events import Event
 from handfast.base.refusal import Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io import audit
@@ -56,6 +56,7 @@ from handfast.io.ca_certificates import Wanted
 from handfast.io.database import Database
 from handfast.io.databases import open_database
 from handfast.io.files import explained
+from handfast.io.foreign_answers import ForeignAnswers
 from handfast.io.foreign_responder import ForeignResponders
 from handfast.io.generations import Generations
 from handfast.io.issuance import Issuance
@@ -70,7 +71,7 @@ from handfast.io.sealed import Passphrase
 from handfast.io.sharing import join, open_sharing
 from handfast.sdk.contexts import server_context
 from handfast.sdk.front import Front
-from handfast.sdk.handshake import FailedHandshake, ServerContext
+from handfast.sdk.handshake import ServerContext
 from handfast.trust.profile import LEAF
 from handfast.trust.revocation import RevocationReason
 from handfast.trust.rotation import PACE, Pace
@@ -78,6 +79,7 @@ from handfast.trust.rotation import PACE, Pace
 _log = structlog.get_logger("handfast")
 
 AUTHORITY = "authority"
+LEDGER = "ledger.sqlite"
 SERVER_NAME = "handfast/server"
 STATUS = "status"
 SERVER_TTL = timedelta(days=7)
@@ -119,7 +121,8 @@ class Server:
         self._acme = AcmeServer(platform, config.names)
         standards = [*Est(platform, self._admit).routes(), *self._acme.routes()]
         app = Application(endpoints(platform), self._admit, standards)
-        self._front = Front(app, on_failed_handshake=self._handshake_failed)
+        self._handshakes = FailedHandshakes(platform.ledger, platform.clock, lambda: platform.authorities.known_cas)
+        self._front = Front(app, on_failed_handshake=self._handshakes.failed)
         self.status = Status(platform, config.status, database, config.directory / STATUS)
         self._admin_front = Front(Starlette(routes=self._admin_routes()), on_failed_handshake=lambda _: None)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -178,6 +181,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
+            await self._handshakes.close()
             await self.platform.journal.catch_up()
             await audit.seal_all(self.platform.ledger, self.platform.clock.now())
         except Unavailable as error:  # a database elsewhere may be away, and a server has to end all the same
@@ -221,6 +225,7 @@ class Server:
         roots = self.platform.authority.bundle_pem.encode()
         self._context = server_context(held.chain_pem.encode(), held.key_pem.encode(), roots, certificate="optional")
         self.platform.rotation.used(held.leaf.serial)
+        await self.platform.rotation.kept(held.leaf.serial)
 
     async def _keep(self) -> None:
         while True:
@@ -256,15 +261,6 @@ class Server:
             await self.platform.ledger.prune_acme(self.platform.clock.now(), before)
             await self.platform.clock.sleep(_PRUNE_EVERY_S)
 
-    def _handshake_failed(self, failed: FailedHandshake) -> None:
-        event = refused(failed, self.platform.authorities.known_cas, self.platform.clock.now())
-        task = asyncio.create_task(self._record(event))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _record(self, event: Event) -> None:
-        await self.platform.ledger.append([event])
-
     # Metrics
 
     def _admin_routes(self) -> list[Route]:
@@ -278,9 +274,11 @@ class Server:
         platform, now = self.platform, self.platform.clock.now()
         counts = await platform.ledger.counts(now)
         platform.metrics.set_certificates(counts.by_state, counts.soonest_expiry)
+        agents = await agent_rows(platform)
+        platform.metrics.forget()
         for authority in authorities(platform):
             platform.metrics.set_authority(authority["name"], authority["not_after"])
-        for agent in await agent_rows(platform):
+        for agent in agents:
             age = (now - agent.last_seen).total_seconds()
             platform.metrics.set_agent(agent.name, age, current=agent.current)
         return b"".join([platform.metrics.text(), *[await more() for more in self.more_metrics]])
@@ -302,7 +300,7 @@ async def build_server(config: ServerConfig, clock: Clock) -> Server:
     """
     with explained("made", config.directory):
         config.directory.mkdir(parents=True, exist_ok=True)
-    database = await open_database(config.directory / "ledger.sqlite", config.database)
+    database = await open_database(config.directory / LEDGER, config.database)
     try:
         return await _server(config, clock, database)
     except BaseException:
@@ -331,7 +329,9 @@ async def _server(config: ServerConfig, clock: Clock, database: Database) -> Ser
         journal=Journal(ledger, metrics),
         metrics=metrics,
         slices=slices,
-        standings=PartnerStandings(slices, ledger, clock, ForeignResponders()),
+        standings=PartnerStandings(
+            slices, ledger, clock, ForeignResponders(), ForeignAnswers(config.directory / PARTNERS / ANSWERS)
+        ),
         acme=acme_tools(config.acme, config.passphrase, ledger, clock),
         responders=Responders(
             authorities=authorities,

@@ -27,9 +27,11 @@ from handfast.io.ids import new_event_id
 from handfast.io.issuance import IssuedCertificate
 from handfast.io.ledger import CertificateQuery
 from handfast.io.records import CertificateRecord, CertificateState
+from handfast.trust.entries import DEFAULT_TTL, Workload
+from handfast.trust.facts import CertificateFacts
 from handfast.trust.facts import pem as pem_of
 from handfast.trust.plan import LeafRequest, read_csr
-from handfast.trust.profile import LEAF, Profile
+from handfast.trust.profile import BACKDATE, LEAF, Profile
 
 PAGE = 500
 NEWEST = 2**63 - 1
@@ -77,13 +79,10 @@ class Certificates:
         held = caller.certificate
         if held is None or caller.identity is None:
             raise Refused(Refusal(Reason.CALLER_UNKNOWN, {"caller": str(caller)}))
-        record = await self.platform.ledger.by_fingerprint(held.fingerprint)
-        if record is None or record.state is not CertificateState.ISSUED:
-            raise Refused(Refusal(Reason.REVOKED if record else Reason.CALLER_UNKNOWN, {"serial": held.serial}))
+        await require_recorded(self.platform, held)
         entry = self.platform.slices.world.workloads.get(caller.identity.name)
         dns = tuple(name for name in held.dns_sans if entry is None or name in entry.dns)
-        life = whole_minutes(held.window.length)
-        own = caller.role in _RENEW_RESERVED
+        own, life = caller.role in _RENEW_RESERVED, self._life(held, entry)
         most = life if own else min(life, self.platform.slices.world.issuance.longest)
         ttl = min(most, entry.ttl) if entry else most
         profile = LEAF if own else None
@@ -92,6 +91,14 @@ class Certificates:
         if caller.role is Role.AGENT:
             await self.platform.ledger.agent_renewed(caller.name, renewed.serial, self.platform.clock.now())
         return renewed
+
+    def _life(self, held: CertificateFacts, entry: Workload | None) -> timedelta:
+        """Give the life of a certificate. That of one which ended with its issuer says nothing: the usual one comes back."""
+        life = held.window.length - BACKDATE
+        issuer = self.platform.authorities.by_issuer(held.aki)
+        if issuer is None or held.window.not_after < issuer.issuer_facts.window.not_after:
+            return life
+        return max(life, entry.ttl if entry else DEFAULT_TTL)
 
     async def list_certificates(self, _: Caller, request: Request, __: None) -> CertificateList:
         """List the inventory, newest first."""
@@ -133,26 +140,47 @@ async def issue(
     profile = own or platform.slices.world.issuance
     asked = read_csr(csr.encode(), profile)
     if isinstance(asked, Refusal):
-        raise await _refused(platform, caller, identity, asked)
+        raise await _refused(platform, identity, str(caller), asked)
     request = LeafRequest(identity=identity, dns=dns, ttl=ttl, csr=asked, reserved=own is not None, profile=profile)
-    workload = platform.slices.world.workloads.get(identity.name)
-    outcome = await platform.issuance.issue(request, workload=workload, requester=str(caller))
-    if isinstance(outcome, Refusal):
-        if outcome.reason is Reason.ISSUANCE_MISMATCH:  # recorded with its serial already, as it was signed
-            raise Refused(outcome)
-        raise await _refused(platform, caller, identity, outcome)
-    await platform.rotation.issued(outcome)
-    return answer(outcome)
+    issued = await issued_or_refused(platform, request, str(caller))
+    await platform.rotation.issued(issued)
+    return answer(issued)
 
 
-async def _refused(platform: Platform, caller: Caller, identity: SpiffeId, refusal: Refusal) -> Refused:
+async def issued_or_refused(platform: Platform, request: LeafRequest, requester: str) -> IssuedCertificate:
+    """Issue what is asked for, by the identity's entry. A refusal is recorded, too.
+
+    Raises:
+        Refused: the request is not granted.
+    """
+    workload = platform.slices.world.workloads.get(request.identity.name)
+    outcome = await platform.issuance.issue(request, workload=workload, requester=requester)
+    if isinstance(outcome, IssuedCertificate):
+        return outcome
+    if outcome.reason is Reason.ISSUANCE_MISMATCH:  # recorded with its serial already, as it was signed
+        raise Refused(outcome)
+    raise await _refused(platform, request.identity, requester, outcome)
+
+
+async def require_recorded(platform: Platform, held: CertificateFacts) -> None:
+    """Check that a certificate which a caller holds stands in the ledger as issued.
+
+    Raises:
+        Refused: it does not.
+    """
+    record = await platform.ledger.by_fingerprint(held.fingerprint)
+    if record is None or record.state is not CertificateState.ISSUED:
+        raise Refused(Refusal(Reason.REVOKED if record else Reason.CALLER_UNKNOWN, {"serial": held.serial}))
+
+
+async def _refused(platform: Platform, identity: SpiffeId, requester: str, refusal: Refusal) -> Refused:
     event = CertificateRefused(
         id=new_event_id(),
         at=platform.clock.now(),
         name=identity.name,
         reason=refusal.reason,
         evidence=dict(refusal.evidence),
-        requester=str(caller),
+        requester=requester,
     )
     await platform.ledger.append([event])
     return Refused(refusal)
@@ -169,6 +197,7 @@ def answer(issued: IssuedCertificate) -> CertificateAnswer:
         not_after=said.not_after,
         chain=issued.chain_pem,
         bundle=issued.bundle_pem,
+        cut_short=issued.cut_short,
     )
 
 
@@ -190,11 +219,6 @@ def row(record: CertificateRecord, now: datetime, *, pem: bool = False) -> Certi
         revocation_reason=record.revocation_reason,
         certificate=pem_of(record.der) if pem and record.der else "",
     )
-
-
-def whole_minutes(length: timedelta) -> timedelta:
-    """Give a certificate's life without the minute by which its beginning is set back."""
-    return length - timedelta(seconds=60)
 
 
 def bounded_number(text: str | None, key: str, default: int, most: int) -> int:

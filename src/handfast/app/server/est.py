@@ -20,14 +20,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from handfast.app.server.callers import Caller, Role
-from handfast.app.server.certificates import issue
+from handfast.app.server.certificates import issue, require_recorded
 from handfast.app.server.endpoints import Admit, bounded_body, problem
 from handfast.app.server.enrolment import entry_of
 from handfast.app.server.platform import Platform
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused, require
 from handfast.io.ledger.enrolment import token_id
-from handfast.io.records import CertificateState
 from handfast.trust.enrolment import CSR_ATTRIBUTES, certs_only, names_asked
 from handfast.trust.entries import RESERVED, Workload
 from handfast.trust.facts import pem, pem_certificates
@@ -136,9 +135,7 @@ class Est:
             raise Refused(Refusal(Reason.CALLER_UNKNOWN, {"caller": str(caller)}))
         if caller.role is not Role.WORKLOAD or caller.name.startswith(RESERVED):
             raise Refused(Refusal(Reason.ENTRY_RESERVED, {"caller": str(caller)}))
-        record = await self._platform.ledger.by_fingerprint(held.fingerprint)
-        if record is None or record.state is not CertificateState.ISSUED:
-            raise Refused(Refusal(Reason.REVOKED if record else Reason.CALLER_UNKNOWN, {"serial": held.serial}))
+        await require_recorded(self._platform, held)
         return Device(entry_of(self._platform, caller.name), caller)
 
 

@@ -74,7 +74,8 @@ class SelectorRequest(Message):
     """Name live certificates: exactly one field is given, besides the reason to revoke them.
 
     ``identity`` is a name, a SPIFFE id, or a pattern as rules have them (``team/*``). ``agent`` means all that this agent asked
-    for, and its own; ``issuer`` the key identifier of an authority (hex).
+    for, and its own; ``issuer`` the key identifier of an authority (hex). ``certificate`` (PEM) may stand beside the fingerprint: what the
+    ledger does not know can then be revoked, if an issuing CA of this server signed it.
     """
 
     serial: Hex40 = ""
@@ -82,6 +83,7 @@ class SelectorRequest(Message):
     identity: Annotated[str, Meta(max_length=2048)] = ""
     agent: Annotated[str, Meta(max_length=63)] = ""
     issuer: Annotated[str, Meta(pattern=f"^[0-9a-f]{{0,128}}{_END}")] = ""
+    certificate: Annotated[str, Meta(max_length=65536)] = ""
     reason: Annotated[str, Meta(max_length=32, description="One of RFC 5280 section 5.3.1")] = "unspecified"
 
 

@@ -17,6 +17,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=512, description="An identit
 DnsName = Annotated[str, Meta(min_length=1, max_length=253)]
 Csr = Annotated[str, Meta(max_length=16384, description="PKCS#10, PEM")]
 Text = Annotated[str, Meta(max_length=1024)]
+Moment = Annotated[datetime, Meta(tz=True)]
 Serial = Annotated[str, Meta(pattern=f"^[0-9a-f]{{1,40}}{_END}")]
 
 
@@ -37,8 +38,11 @@ class CertificateRequest(Message):
     operator: bool = False
 
 
-class CertificateAnswer(Message):
-    """A certificate: ``chain`` is leaf and intermediate, ``bundle`` the roots; all PEM."""
+class CertificateAnswer(Message, omit_defaults=True):
+    """A certificate: ``chain`` is the leaf and all CAs below the root, ``bundle`` the roots; all PEM.
+
+    ``cut_short``: it ends with its issuing CA, sooner than was asked for.
+    """
 
     serial: str
     identity: str
@@ -47,6 +51,7 @@ class CertificateAnswer(Message):
     not_after: datetime
     chain: str
     bundle: str
+    cut_short: bool = False
 
 
 class CertificateRow(Message):
@@ -134,7 +139,7 @@ class AgentRow(Message):
 class PartnerRow(Message):
     """An authority of somebody else. ``ends`` is when the first of its CAs ends, ``lists_until`` when the first list grows old.
 
-    ``revocation`` is how it is learned what it revoked: ``crl``, ``ocsp``, or empty. ``fault`` is the reason why it does not count, or
+    ``revocation`` is how it is learned what it revoked: ``crl``, ``ocsp``, ``ocsp+crl``, or empty. ``fault`` is the reason why it does not count, or
     not fully.
     """
 
@@ -217,7 +222,8 @@ class AgentReport(Message):
     """What an agent has to tell: the slice that Envoy acknowledged and what is wrong now, events, traffic.
 
     Without ``acknowledged`` the report says nothing of the agent's state, and its findings do not count. ``serving`` are serials
-    of host certificates that Envoy has taken since the last report: of each host the newest.
+    of host certificates that Envoy has taken since the last report: of each host the newest. ``staples`` says of hosts where that
+    changed when the OCSP response ends that is stapled now, if there is one.
     """
 
     acknowledged: Annotated[str, Meta(max_length=64)] | None = None
@@ -225,6 +231,7 @@ class AgentReport(Message):
     events: Annotated[list[ReportedEvent], Meta(max_length=1000)] = []
     traffic: Annotated[list[TrafficRow], Meta(max_length=1000)] = []
     serving: Annotated[list[Serial], Meta(max_length=100)] = []
+    staples: Annotated[dict[DnsName, Moment | None], Meta(max_length=100)] = {}
 
 
 class TokenAnswer(Message):

@@ -61,9 +61,14 @@ class Metrics:
             case _:
                 pass
 
-    def count_requests(self, gateway: str, host: str, code: str, count: int) -> None:
-        """Count requests by decision: ``allowed``, or the code of the refusal."""
-        self._requests.labels(gateway, host, code or "allowed").inc(count)
+    def count_requests(self, gateway: str, host: str, decision: str, count: int) -> None:
+        """Count requests by decision: ``allowed``, or the code of the refusal. Labels stay, so they must be few: see `counting`."""
+        self._requests.labels(gateway, host, decision).inc(count)
+
+    def forget(self) -> None:
+        """Forget agents and authorities, before those that there are now are set: who is gone is not told of."""
+        for gauge in (self._authority, self._agent_seen, self._agent_current):
+            gauge.clear()
 
     def set_certificates(self, by_state: dict[str, int], soonest: datetime | None) -> None:
         """Set the inventory's numbers."""

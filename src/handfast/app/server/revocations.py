@@ -19,6 +19,7 @@ from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.inventory_messages import BatchAnswer, BatchRequest, Selected, SelectorRequest
 from handfast.app.server.messages import CertificateRow, RevocationAnswer, RevocationRequest
 from handfast.app.server.platform import Platform
+from handfast.app.server.unrecorded import unrecorded
 from handfast.base.events import CertificateRevoked
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
@@ -29,6 +30,7 @@ from handfast.trust.revocation import RevocationReason
 
 SHOWN = 500
 _FIELDS = ("serial", "fingerprint", "identity", "agent", "issuer")
+_FOREIGN = "only its own authority can revoke its certificates; here, take it out of the hosts' clients.trust"
 _NO_HOLD = "what was revoked stays revoked: gateways and lists would have to forget it again, everywhere at once"
 
 
@@ -66,11 +68,23 @@ class Revocations:
         now, ledger = self.platform.clock.now(), self.platform.ledger
         selector = self._selector(body)
         found = await ledger.selected(selector, now, SHOWN)
+        if not found and (lost := await self._unrecorded(body, now)):
+            return Selected(count=1, certificates=[row(lost, now)])
         if not found:
             raise Refused(await self._why_none(body))
         return Selected(
             count=await ledger.count_selected(selector, now), certificates=[row(record, now) for record in found]
         )
+
+    async def _unrecorded(self, body: SelectorRequest, now: datetime) -> CertificateRecord | None:
+        """Give what the ledger has no record of, and can be revoked all the same; not what it knows to be revoked or ended."""
+        ledger = self.platform.ledger
+        if body.serial and await ledger.by_serial(body.serial):
+            return None
+        if body.fingerprint and await ledger.by_fingerprint(body.fingerprint):
+            return None
+        found = await unrecorded(self.platform, body)
+        return found if found and now < found.not_after else None
 
     async def _why_none(self, body: SelectorRequest) -> Refusal:
         ledger = self.platform.ledger
@@ -86,6 +100,8 @@ class Revocations:
         selector = self._selector(body)
         own = caller.certificate.fingerprint if caller.certificate else ""
         found = await ledger.selected(selector, now, body.limit, own)
+        if not found and (lost := await self._unrecorded(body, now)):
+            return BatchAnswer(revoked=await self._revoke_unrecorded(lost, reason, caller, now), left=0)
         revoked = await self._revoke(found, reason, caller, now)
         return BatchAnswer(revoked=revoked, left=await ledger.count_selected(selector, now))
 
@@ -101,6 +117,15 @@ class Revocations:
             if record.serial in changed
         ]
         return [row(record, now) for record in done]
+
+    async def _revoke_unrecorded(
+        self, lost: CertificateRecord, reason: RevocationReason, caller: Caller, now: datetime
+    ) -> list[CertificateRow]:
+        event = revoked_event(lost, reason, str(caller), now)
+        done = await self.platform.ledger.revoke_unrecorded(lost, reason.value, event)
+        await self.platform.slices.refresh()
+        gone = replace(lost, state=CertificateState.REVOKED, revoked_at=now, revocation_reason=reason.value)
+        return [row(gone, now)] if done else []
 
     async def _targets(self, body: RevocationRequest, now: datetime) -> list[CertificateRecord]:
         if bool(body.serial) == bool(body.name):
@@ -134,9 +159,6 @@ class Revocations:
                 raise BadInput(f"{pattern.trust_domain} is another trust domain", key="identity", hint=_FOREIGN)
             return Selector(name=pattern.name, prefix=pattern.prefix)
         return Selector(serial=body.serial, issuer=body.issuer, fingerprint=body.fingerprint)
-
-
-_FOREIGN = "only its own authority can revoke its certificates; here, take it out of the hosts' clients.trust"
 
 
 def revocation_reason(text: str) -> RevocationReason:

@@ -7,7 +7,7 @@ Which step is next, and who holds it up, is decided in `handfast.trust.rotation`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from handfast.app.server.callers import AGENT_PREFIX, Caller, Role
 from handfast.app.server.messages import GATEWAY_NAME
+from handfast.app.server.sightings import Sightings
 from handfast.app.server.slices import Slices
-from handfast.base.events import CertificateRevoked, Event, FindingRaised, RotationStepped
+from handfast.base.events import SERVER, CertificateRevoked, Event, FindingRaised, RotationStepped
 from handfast.base.reasons import Reason
 from handfast.base.refusal import HandfastError, Refusal, Refused, Unavailable, require
 from handfast.io.generations import Generations
@@ -31,7 +32,7 @@ from handfast.io.sharing import Sharing
 from handfast.io.topic import Topic
 from handfast.io.waiting import first_of
 from handfast.trust import rotation
-from handfast.trust.facts import CertificateFacts, pem
+from handfast.trust.facts import CertificateFacts, facts, pem
 from handfast.trust.revocation import RevocationReason
 from handfast.trust.rotation import NO_LEAVES, PACE, Facts, Generation, Leaves, Outlook, Pace, Stage, Step, Verb
 
@@ -39,7 +40,6 @@ RENEWED_FOR = timedelta(minutes=1)
 """How long a new certificate has to be there before the compromised one of the same name counts as replaced."""
 
 ITSELF = "server: a third of the issuing authority's life was left"
-SOURCE = "server"
 
 _log = structlog.get_logger("handfast")
 _T = TypeVar("_T")
@@ -66,11 +66,13 @@ class Rotation:
         self._authorities, self._rotations, self._slices = authorities, rotations, slices
         self._ledger, self._clock, self._sharing = ledger, clock, sharing
         self._begun: set[int] = set()
+        self._cutting: set[str] = set()
         self._news = asyncio.Event()
         self.settled: Topic[rotation.Generations] = Topic(())
         self.fault = ""
+        self._failing: datetime | None = None
         self._in_use: dict[str, datetime] = {}
-        self._seen: dict[str, datetime] = {}
+        self._sightings = Sightings(rotations, pace.settle)
         self._alone = asyncio.Lock()
 
     @property
@@ -84,7 +86,7 @@ class Rotation:
         Raises:
             BadInput: a file that is needed cannot be used.
         """
-        await self._note_seen()
+        await self._sightings.note()
         rows = await self._rotations.generations()
         if not rows:
             await self._rotations.save((), self._authorities.first(self._clock.now()))
@@ -108,7 +110,7 @@ class Rotation:
         if await self._rotations.generations() != self.rows:
             self._news.set()
 
-    async def go_on(self, requester: str = SOURCE) -> None:
+    async def go_on(self, requester: str = SERVER) -> None:
         """Take every step that is safe now. What stands in the way is a finding, told once."""
         async with self._alone:
             await self.recall()
@@ -117,7 +119,7 @@ class Rotation:
                     await self._begin(root=False, compromised=False, requester=ITSELF)
                 while (step := (await self._outlook()).step) and await self._take(step, requester):
                     pass
-                self.fault = ""
+                self.fault, self._failing = "", None
             except HandfastError as error:
                 await self._stuck(str(error))
 
@@ -167,6 +169,16 @@ class Rotation:
         """Count the live leaves of a generation, without those that their holder has replaced."""
         return await self._rotations.leaves_of(one.issuer, self._clock.now(), self._in_use) if one.issuer else NO_LEAVES
 
+    async def cut_short(self, one: Generation) -> int:
+        """Count the live leaves that end with the issuing CA itself, where that issues still."""
+        if one.stage is not Stage.ISSUING or one.window is None:
+            return 0
+        return await self._rotations.cut_short(one.issuer, one.window.not_after, self._clock.now())
+
+    async def copies(self, one: Generation) -> int:
+        """Count the live leaves of a generation that were renewed, and are in use again."""
+        return await self._rotations.copies(one.issuer, self._clock.now()) if one.issuer else 0
+
     def admit(self, caller: Caller) -> Caller:
         """Give the caller back, unless its authority does not count here any more; remember which certificate an agent uses.
 
@@ -184,7 +196,12 @@ class Rotation:
         return caller
 
     async def issued(self, one: IssuedCertificate) -> None:
-        """Keep that a leaf came with the root that is just being published. Its holder has no reason to ask for another one."""
+        """Keep that a leaf came with the root that is just being published. Its holder has no reason to ask for another one.
+
+        Of the first leaf that is cut short because its issuer was not replaced in time there is a finding.
+        """
+        if one.cut_short:
+            await self._cut_short(facts(one.der).aki)
         new = rotation.coming(self.rows)
         if new is None or new.stage is not Stage.PUBLISHED or new.root == rotation.issuing(self.rows).root:
             return
@@ -194,7 +211,11 @@ class Rotation:
 
     def used(self, serial: str) -> None:
         """Remember that a leaf was seen in use: it is written down before anything is decided by it."""
-        self._seen[serial] = self._clock.now()
+        self._sightings.at_api(serial, self._clock.now())
+
+    def told(self, events: Iterable[Event]) -> None:
+        """Remember the leaves that connected to a gateway, as `used`."""
+        self._sightings.at_gateways(events, self._clock.now())
 
     async def renewed(self, serial: str, ends: datetime, successor: str) -> None:
         """Keep that whoever holds the leaf ``serial`` was given another one. The old one counts until the new one was `used`."""
@@ -207,6 +228,10 @@ class Rotation:
     async def replaced(self, leaf: CertificateFacts) -> None:
         """Take the word of a leaf's only holder that it uses another one by now."""
         await self._rotations.note_replaced(leaf.serial, leaf.window.not_after, self._clock.now())
+
+    async def kept(self, serial: str) -> None:
+        """Take the word of the platform's own keepers: this leaf is kept, and no other one of its key ever was, or will be."""
+        await self._rotations.note_keeper(serial, self._clock.now())
 
     async def forget_agent(self, name: str, requester: str) -> None:
         """Let an agent go that will not come back: it is unknown from now on, and holds nothing up.
@@ -235,14 +260,6 @@ class Rotation:
         stuck.set(1 if self.fault else 0)
         return generate_latest(registry)
 
-    async def _note_seen(self) -> None:
-        seen, self._seen = self._seen, {}
-        try:
-            await self._rotations.note_seen(seen, self._pace.settle)
-        except Unavailable:
-            self._seen = seen | self._seen
-            raise
-
     # One step
 
     async def _begin(self, *, root: bool, compromised: bool, requester: str) -> None:
@@ -268,9 +285,10 @@ class Rotation:
         one = rotation.by_number(before, step.number)
         if (
             step.verb is Verb.MAKE
-            and self._sharing
+            and self._rotations.has_others
             and one.number not in self._begun
             and now < one.since + self._pace.settle
+            and not rotation.issuing(before).ended(now)  # no server could start until it is made
         ):
             return False  # who began it makes it: the root's key may be there alone
         if step.verb is Verb.MAKE:
@@ -325,13 +343,34 @@ class Rotation:
         )
 
     async def _stuck(self, error: str) -> None:
-        if error == self.fault:
+        """Tell what stands in the way, once. What may be missing here alone is given time: another server can take the step.
+
+        Not where the authority has ended: without it no server can start.
+        """
+        now = self._clock.now()
+        self._failing = self._failing or now
+        patient = self._rotations.has_others and not rotation.issuing(self.rows).ended(now)
+        if error == self.fault or (patient and now < self._failing + self._pace.spread):
             return
         self.fault = error
-        evidence = {"error": error[:1000]}
-        finding = FindingRaised(
-            id=new_event_id(), at=self._clock.now(), source=SOURCE, reason=Reason.ROTATION_STUCK, evidence=evidence
-        )
+        await self._raise(Reason.ROTATION_STUCK, {"error": error[:1000]})
+
+    async def _cut_short(self, issuer: str) -> None:
+        """Tell that an issuer near its end cuts leaves short: once for each, whichever server issues, however often it starts.
+
+        A long life that was asked of an issuer with most of its own to come is nobody's fault.
+        """
+        window = next((row.window for row in self.rows if row.issuer == issuer), None)
+        if issuer in self._cutting or window is None or self._clock.now() < rotation.third_left(window):
+            return
+        self._cutting.add(issuer)
+        if await self._ledger.next_counter(f"cut-short/{issuer}") == 1:
+            evidence = {"issuer": issuer, "issuer_ends": window.not_after.isoformat()}
+            await self._raise(Reason.ISSUANCE_CUT_SHORT, evidence)
+
+    async def _raise(self, reason: Reason, evidence: dict[str, str]) -> None:
+        now = self._clock.now()
+        finding = FindingRaised(id=new_event_id(), at=now, source=SERVER, reason=reason, evidence=evidence)
         await self._ledger.append([finding])
 
     # Facts

@@ -19,7 +19,7 @@ from handfast.app.server.rotation_messages import (
     RotationRequest,
     WaitingRow,
 )
-from handfast.trust.rotation import Generation, Leaves, Stage, Waiting
+from handfast.trust.rotation import Generation, Stage, Waiting, due_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +80,29 @@ class RotationApi:
         return AuthoritiesAnswer(
             trust_domain=self.platform.trust_domain.name,
             bundle=self.platform.authority.bundle_pem,
-            generations=[_row(row, await rotation.leaves_of(row)) for row in rotation.rows],
+            generations=[await self._row(row) for row in rotation.rows],
             waiting=[_waiting(one) for one in seen.waiting],
             fault=rotation.fault,
         )
 
-
-def _row(row: Generation, leaves: Leaves) -> GenerationRow:
-    return GenerationRow(
-        number=row.number,
-        root=row.root,
-        stage=row.stage.value,
-        since=row.since,
-        issuer=row.issuer,
-        ends=row.window.not_after if row.window else None,
-        root_ends=row.root_window.not_after if row.root_window else None,
-        compromised=row.compromised,
-        leaves=leaves.count,
-        last_leaf_ends=leaves.until,
-        renew_at=row.window.not_after - row.window.length / 3 if row.window and row.stage is Stage.ISSUING else None,
-    )
+    async def _row(self, row: Generation) -> GenerationRow:
+        rotation = self.platform.rotation
+        leaves = await rotation.leaves_of(row)
+        return GenerationRow(
+            number=row.number,
+            root=row.root,
+            stage=row.stage.value,
+            since=row.since,
+            issuer=row.issuer,
+            ends=row.window.not_after if row.window else None,
+            root_ends=row.root_window.not_after if row.root_window else None,
+            compromised=row.compromised,
+            leaves=leaves.count,
+            last_leaf_ends=leaves.until,
+            renew_at=due_at(rotation.rows) if row.stage is Stage.ISSUING else None,
+            cut_short=await rotation.cut_short(row),
+            copies=await rotation.copies(row) if leaves.count else 0,
+        )
 
 
 def _waiting(one: Waiting) -> WaitingRow:
@@ -113,7 +116,9 @@ def _waiting(one: Waiting) -> WaitingRow:
         leaves_until=one.leaves.until,
         not_before=one.until,
         holders=[
-            HolderRow(name=holder.name, leaves=holder.count, until=holder.until, renewed=holder.renewed)
+            HolderRow(
+                name=holder.name, leaves=holder.count, until=holder.until, renewed=holder.renewed, copies=holder.copies
+            )
             for holder in one.leaves.holders
         ],
     )

@@ -24,7 +24,10 @@ class RotationForce(Message):
 
 
 class GenerationRow(Message):
-    """One issuing CA with its root. ``leaves`` are live ones; ``renew_at`` is when the next one begins by itself."""
+    """One issuing CA with its root. ``leaves`` are live ones; ``renew_at`` is when the next one begins by itself, if it ever does.
+
+    Of the leaves, ``cut_short`` end when the issuing CA does, and ``copies`` were renewed and are in use again.
+    """
 
     number: int
     root: int
@@ -37,6 +40,8 @@ class GenerationRow(Message):
     leaves: int
     last_leaf_ends: datetime | None
     renew_at: datetime | None = None
+    cut_short: int = 0
+    copies: int = 0
 
 
 class HeldBy(Message):
@@ -47,12 +52,16 @@ class HeldBy(Message):
 
 
 class HolderRow(Message):
-    """Who holds live leaves: how many, the end of the last, and of how many the holder got a successor that it was not seen to use."""
+    """Who holds live leaves: how many, and the end of the last.
+
+    Of ``renewed`` the holder got a successor that it was not seen to use, of ``copies`` it did, and the old one is in use again.
+    """
 
     name: str
     leaves: int
     until: datetime
     renewed: int
+    copies: int = 0
 
 
 class WaitingRow(Message):

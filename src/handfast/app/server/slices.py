@@ -24,6 +24,7 @@ from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
 from handfast.io.slice_lists import SliceLists
 from handfast.io.topic import Topic
+from handfast.io.waiting import first_of
 from handfast.trust.facts import pem
 from handfast.trust.revocation import RevocationReason, Revoked
 from handfast.trust.rotation import Stage, coming
@@ -108,16 +109,7 @@ class Slices:
         while True:
             seen = self._ledger.changes.value  # before the refresh, so that what comes meanwhile is not slept through
             await self.refresh()
-            await self._change_or_hour(seen)
-
-    async def _change_or_hour(self, seen: int) -> None:
-        change = asyncio.create_task(self._ledger.changes.wait_for_change(seen))
-        hour = asyncio.create_task(self._clock.sleep(REFRESH.total_seconds()))
-        try:
-            await asyncio.wait((change, hour), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            change.cancel()
-            hour.cancel()
+            await first_of(self._ledger.changes.wait_for_change(seen), self._clock.sleep(REFRESH.total_seconds()))
 
 
 def _listed(revoked: Sequence[RevokedCertificate], by: Authority) -> list[Revoked]:

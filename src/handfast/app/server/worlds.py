@@ -30,6 +30,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.io.ids import new_event_id
 from handfast.io.ledger import TrafficCount
+from handfast.io.ledger.staples import StapleEnd
 from handfast.trust.facts import facts
 from handfast.trust.foreign import ended, read_ca
 from handfast.trust.foreign_crl import crl_ders, judge_crl
@@ -97,15 +98,17 @@ class Worlds:
     def _refuse_unfit(self, world: World) -> None:
         """Refuse authorities of others that cannot count: with a CA that has ended, or one that could be taken for ours.
 
-        A CA that ended in the world in force is a caution: it lets nobody in, and must not stand in the way of other changes.
+        A CA or a list that ended in the world in force is a caution: it lets nobody in, and must not stand in the way of other changes.
         """
         ours, now = [read_ca(der) for der in self.platform.authorities.known_cas], self.platform.clock.now()
-        held = {ca.fingerprint for one in self.platform.slices.world.authorities.values() for ca in one.cas}
+        before = self.platform.slices.world.authorities
+        held = {ca.fingerprint for one in before.values() for ca in one.cas}
         for name, authority in world.authorities.items():
             if why := ended((ca for ca in authority.cas if ca.fingerprint not in held), now):
                 raise BadInput(why, key=f"authorities.{name}", hint="leave it out, or put its successor in its place")
-            if why := _bad_list(authority, now):
-                raise BadInput(why, key=f"authorities.{name}.revocation", hint="give the newest whole list of that CA")
+            if why := _bad_list(authority, _lists_in(before.get(name)), now):
+                key = f"authorities.{name}.revocation.crl_pem"
+                raise BadInput(why, key=key, hint="give the newest whole list of that CA")
             if why := own_confusion(authority, ours):
                 raise BadInput(
                     why, key=f"authorities.{name}", hint="an authority of somebody else has a name and a key of its own"
@@ -143,7 +146,8 @@ class Worlds:
         """Give the platform at a glance."""
         platform, now = self.platform, self.platform.clock.now()
         counts = await platform.ledger.counts(now)
-        current = platform.slices.current.value
+        current, world = platform.slices.current.value, platform.slices.world
+        agents, staples = await agent_rows(platform), await platform.ledger.staples()
         return StatusAnswer(
             version=__version__,
             trust_domain=platform.trust_domain.name,
@@ -153,9 +157,9 @@ class Worlds:
             certificates=counts.by_state,
             next_expiry=counts.soonest_expiry,
             next_name=counts.soonest_name,
-            hosts=[_host(world_host) for world_host in platform.slices.world.hosts.values()],
-            agents=await agent_rows(platform),
-            partners=partner_rows(platform.slices.world, platform.slices.faults(now)),
+            hosts=[_host(host, [one for one in staples if one.host == host.name]) for host in world.hosts.values()],
+            agents=agents,
+            partners=partner_rows(world, platform.slices.faults(now)),
         )
 
 
@@ -166,12 +170,18 @@ def authorities(platform: Platform) -> list[dict[str, Any]]:
     return [{"name": n, "subject": f.subject, "not_after": f.window.not_after} for n, f in read]
 
 
-def _bad_list(authority: ForeignAuthority, now: datetime) -> str:
-    """Say what is wrong with a revocation list that stands in the world itself, or nothing."""
-    raw = authority.revocation.pem.encode() if authority.revocation else b""
-    judged = (judge_crl(der, authority.cas, now) for der in (crl_ders(raw) if raw else ()))
-    against = next((one for one in judged if isinstance(one, Refusal)), None)
-    return str(Refused(against)) if against else ""
+def _bad_list(authority: ForeignAuthority, held: tuple[bytes, ...], now: datetime) -> str:
+    """Say what is wrong with a revocation list that stands in the world itself, or nothing. One that is ``held`` may have ended."""
+    for der in _lists_in(authority):
+        judged = judge_crl(der, authority.cas, now)
+        if isinstance(judged, Refusal) and not (judged.reason is Reason.REVOCATION_CRL_EXPIRED and der in held):
+            return str(Refused(judged))
+    return ""
+
+
+def _lists_in(authority: ForeignAuthority | None) -> tuple[bytes, ...]:
+    revocation = authority.revocation if authority else None
+    return crl_ders(revocation.pem.encode()) if revocation and revocation.pem else ()
 
 
 def _seen(counted: TrafficCount) -> Traffic:
@@ -179,10 +189,11 @@ def _seen(counted: TrafficCount) -> Traffic:
     return Traffic(counted.host, counted.route, counted.identity, counted.method, counted.count)
 
 
-def _host(host: Host) -> dict[str, Any]:
+def _host(host: Host, staples: Sequence[StapleEnd]) -> dict[str, Any]:
     return {
         "name": host.name,
         "listen": str(host.listen),
         "certificate": host.clients.certificate.value,
         "routes": len(host.routes),
+        "staples": [{"agent": one.agent, "next_update": one.ends} for one in staples],
     }

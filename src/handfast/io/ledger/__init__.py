@@ -20,7 +20,7 @@ from handfast.io.ledger.enrolment import Enrolment
 from handfast.io.ledger.events import Events, count_up
 from handfast.io.ledger.inventory import Found, Inventory, InventoryPage, InventoryQuery, Selector, WatchedRecord
 from handfast.io.ledger.revisions import Revision, Revisions
-from handfast.io.ledger.traffic import HourTotal, Traffic, TrafficCount
+from handfast.io.ledger.traffic import Traffic, TrafficCount
 
 __all__ = [
     "AgentRecord",
@@ -29,7 +29,6 @@ __all__ = [
     "ChainPage",
     "Counts",
     "Found",
-    "HourTotal",
     "InventoryPage",
     "InventoryQuery",
     "Revision",

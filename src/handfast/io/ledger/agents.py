@@ -16,7 +16,8 @@ from handfast.base.events import AgentJoined
 from handfast.base.refusal import BadInput
 from handfast.io.database import Conflict, Row, step
 from handfast.io.encoding import decode, encode, from_plain
-from handfast.io.ledger.events import MAX_BATCH, Events, bounded, from_micros, to_micros
+from handfast.io.ledger.events import MAX_BATCH, bounded, from_micros, to_micros
+from handfast.io.ledger.staples import StapleEnds
 
 SHORTEST_TOKEN, LONGEST_TOKEN = 22, 256
 MAX_FINDINGS = 100
@@ -41,8 +42,8 @@ class AgentRecord:
     findings: tuple[dict[str, Any], ...] = ()
 
 
-class Agents(Events):
-    """The agents and the join tokens."""
+class Agents(StapleEnds):
+    """The agents, what they staple, and the join tokens."""
 
     async def add_join_token(self, token: str, expires_at: datetime) -> None:
         """Let ``token`` be used once until ``expires_at``. It is not kept, its SHA-256 is.

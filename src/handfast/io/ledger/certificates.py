@@ -1,8 +1,8 @@
 """The inventory: every certificate that was to be signed, and what became of it.
 
 Decides the states: ``intended`` becomes ``issued`` or ``failed``, anything becomes ``revoked``, and nothing comes back. A
-certificate that was not recorded before it was signed is refused here, and so is one that was revoked in between. Refuses
-to know how certificates are made.
+certificate that was not recorded before it was signed is refused here, and so is one that was revoked in between. One that was
+signed without a record all the same enters as revoked, and in no other state. Refuses to know how certificates are made.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from handfast.trust.revocation import RevocationReason
 from handfast.trust.tbs import key_digest
 
 _TRIES = 16
+_INTENDED = CertificateState.INTENDED.value
 COLUMNS = (
     "serial, issuer, identity, name, dns, not_before, not_after, requester, state, tbs, der, fingerprint, "
     "recorded_at, revoked_at, revocation_reason"
@@ -168,6 +169,23 @@ class Certificates(Events):
                 continue
             return list(live)
         raise Unavailable("others change the same certificates", hint="try again")
+
+    async def revoke_unrecorded(self, record: CertificateRecord, reason: str, event: CertificateRevoked) -> bool:
+        """Keep a certificate that was signed without a record, as revoked at the event's time; tell whether that was new.
+
+        It is ours from then on: lists, OCSP and gateways have it, and it is no longer watched. ``reason`` as in `revoke`.
+        """
+        kept = step(_INTEND, *_intent(record))
+        signed = step(_ISSUE, record.serial, CertificateState.ISSUED.value, record.der, record.fingerprint, _INTENDED)
+        steps = [kept, signed, _revocation(record.serial, event.at, reason)]
+        if reason == RevocationReason.KEY_COMPROMISE.value and record.tbs:
+            steps.append(_refusal(record.serial, record.tbs, event.at))
+        steps.append(step("delete from watched where fingerprint = $1", record.fingerprint))
+        try:
+            await self._commit(*steps, events=[event], changes=True)
+        except Conflict:
+            return False
+        return True
 
     async def by_serial(self, serial: str) -> CertificateRecord | None:
         """Find a certificate by its serial, lower case hex."""

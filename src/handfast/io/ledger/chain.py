@@ -84,11 +84,6 @@ class Chain(Events):
         sql = f"{_ENTRIES} where seq > $1 and seq <= $2 order by seq limit $3"
         return ChainPage(links, [Entry(*row) for row in await self._db.fetch(sql, after_seq, last, 2 * limit)])
 
-    async def chain_link(self, number: int) -> Link | None:
-        """Give one link."""
-        row = await self._db.one(f"{_LINKS} where number = $1", number)
-        return Link(*row) if row else None
-
     async def unsealed(self) -> int:
         """Count the events that are not linked yet."""
         head = await self.chain_head()

@@ -4,8 +4,10 @@ The law of this file. What a holder does counts, and what it says never does alo
 
 - Whoever proves possession of a leaf gets its *successor*. Nothing follows yet: the answer may be lost, and then the old one is
   all that there is.
-- Once the successor was seen in use, the old one is replaced.
-- Where the old one is seen in use after that, there is a copy of it elsewhere. It counts again, until a later successor is used.
+- Once the successor was seen in use, the old one is replaced. So is a successor whose answer was lost, where the one in use has its
+  key (`handfast.io.ledger.lost`).
+- Where the old one is seen in use after that, there is a copy of it elsewhere. It counts again, until a later successor is used. A
+  connection to a gateway is such a use, if it began after that; for a successor it proves nothing, as the old one may serve beside it.
 - An agent says what its Envoy serves. What the same gateway got before for the same names is replaced.
 - All else is decided by time: a leaf counts until it ends.
 
@@ -19,6 +21,7 @@ from datetime import datetime, timedelta
 
 from handfast.io.database import Row, Step, placeholders, step
 from handfast.io.ledger.events import Events, from_micros, to_micros
+from handfast.io.ledger.lost import known, lined_up
 from handfast.io.records import CertificateState
 
 CHUNK = 500
@@ -52,9 +55,35 @@ class Replacements(Events):
             here = placeholders(len(some))
             sql = f"""select successor, serial, used_at from replacing where used_at is null and successor in ({here})
                 or used_at is not null and again_at is null and serial in ({here})"""  # noqa: S608 - placeholders
+            rows = await self._db.fetch(sql, *some)
+            first = {successor: serial for successor, serial, used_at in rows if used_at is None}
+            steps = [*await lined_up(self._db, first, seen), *_noted(rows, seen, grace)]
+            if steps:
+                await self._db.write(*steps)
+
+    async def note_at_gateways(self, seen: Mapping[str, datetime], grace: timedelta) -> None:
+        """Keep what follows from the leaves (by fingerprint) that connected to a gateway, and when: some may be copies of replaced ones."""
+        shown = sorted(seen)
+        for start in range(0, len(shown), CHUNK):
+            some = shown[start : start + CHUNK]
+            sql = f"""select r.successor, c.fingerprint, r.used_at from certificates c join replacing r on r.serial = c.serial
+                where c.fingerprint <> '' and c.fingerprint in ({placeholders(len(some))})
+                and r.used_at is not null and r.again_at is null"""  # noqa: S608 - placeholders
             steps = list(_noted(await self._db.fetch(sql, *some), seen, grace))
             if steps:
                 await self._db.write(*steps)
+
+    async def note_keeper(self, serial: str, now: datetime) -> None:
+        """Keep that the leaf ``serial`` has come to one who asks with a key until its answer comes, and never after.
+
+        What else has its name and its key was lost on the way, and its issuance with it perhaps, before a successor was noted.
+        """
+        uses = [one for one in await known(self._db, "serial = $1", serial) if one.key]
+        where = "name = (select name from certificates where serial = $1) and serial <> $1 and not_after > $2"
+        others = await known(self._db, f"{where} and not {REPLACED}", serial, to_micros(now))
+        steps = [_replaced(one.serial, one.ends) for one in others if one.key in {use.key for use in uses}]
+        if steps:
+            await self._db.write(*steps, *_forget(now))
 
     async def note_aware(self, serial: str, generation: int, ends: datetime, now: datetime) -> None:
         """Keep that a leaf came with the root of ``generation`` in its bundle, whatever the time says."""

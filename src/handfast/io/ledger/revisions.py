@@ -10,16 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from handfast.base.events import WorldApplied
-from handfast.base.reasons import Reason
-from handfast.base.refusal import BadInput, Refusal, Unavailable
+from handfast.base.refusal import BadInput, Unavailable
 from handfast.io.database import Conflict, Row, step
 from handfast.io.ledger.events import NEWEST, Events, bounded, from_micros, to_micros
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
-SHORTEST_PREFIX = 6
 _TRIES = 16
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_PREFIX = re.compile(rf"[0-9a-f]{{{SHORTEST_PREFIX},64}}", re.ASCII)
 _SELECT = "select number, digest, document, applied_at, requester from revisions"
 
 
@@ -73,25 +70,6 @@ class Revisions(Events):
         """Give the revision with this number."""
         row = await self._db.one(f"{_SELECT} where number = $1", number)
         return _revision(row) if row else None
-
-    async def revision_by_digest(self, prefix: str) -> Revision | Refusal:
-        """Give the newest revision whose digest begins with ``prefix``, of 6 hex digits or more.
-
-        Refused where there is none, or where the prefix fits different digests.
-
-        Raises:
-            BadInput: the prefix is too short or not lower case hex.
-        """
-        if not _PREFIX.fullmatch(prefix):
-            raise BadInput(f"{prefix[:80]!r} is not the beginning of a digest", hint="give 6 or more hex digits")
-        # 'g' follows the last hex digit, in C and in any language's collation.
-        rows = await self._db.fetch(
-            "select digest, max(number) from revisions where digest >= $1 and digest < $2 group by digest limit 2",
-            prefix,
-            f"{prefix}g",
-        )
-        found = await self.revision(rows[0][1]) if len(rows) == 1 else None
-        return found or Refusal(Reason.NOT_FOUND, {"digest": prefix, "matches": "several" if rows else "none"})
 
     async def revisions(self, limit: int = 100, before: int | None = None) -> list[Revision]:
         """Give revisions, newest first; those before number ``before`` where it is given.

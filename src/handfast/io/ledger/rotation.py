@@ -14,6 +14,7 @@ from handfast.base.windows import Window
 from handfast.io.database import Conflict, Database, Row, Step, Value, step
 from handfast.io.ledger.events import Events, from_micros, to_micros
 from handfast.io.ledger.replacing import REPLACED, Replacements
+from handfast.io.ledger.staples import forgotten
 from handfast.io.records import CertificateState
 from handfast.trust.entries import RESERVED
 from handfast.trust.rotation import AgentSeen, Generation, Generations, Holder, Leaves, Stage
@@ -23,7 +24,8 @@ _COLUMNS = "number, root, predecessor, stage, since, issuer, begins, ends, root_
 _UNREVOKED = "not_after > $1 and state in ($2, $3)"
 _LIVE = f"{_UNREVOKED} and not {REPLACED}"
 _BY_NAME = """name, count(*), max(not_after), max(not_before),
-    sum(case when serial in (select serial from replacing) then 1 else 0 end)"""
+    sum(case when serial in (select serial from replacing) then 1 else 0 end),
+    sum(case when serial in (select serial from replacing where again_at is not null) then 1 else 0 end)"""
 _UNLIKE = f"(name < '{RESERVED}' or name >= '{RESERVED[:-1]}0')"
 _LIKE = f"name >= '{RESERVED}' and name < '{RESERVED[:-1]}0'"
 
@@ -39,6 +41,11 @@ class Rotations(Replacements):
         super().__init__(db)
         if told:
             self.changes, self.event_head = told.changes, told.event_head
+
+    @property
+    def has_others(self) -> bool:
+        """Whether other servers may be at work over the same ledger."""
+        return self._db.has_others
 
     async def generations(self) -> Generations:
         """Give all generations by number."""
@@ -75,7 +82,7 @@ class Rotations(Replacements):
 
     async def remove_agent(self, name: str) -> bool:
         """Forget an agent, and tell whether it was known."""
-        results = await self._db.write(step("delete from agents where name = $1", name))
+        results = await self._db.write(step("delete from agents where name = $1", name), forgotten(name))
         return results[0].count == 1
 
     async def leaves_from_before(self, moment: datetime, generation: int, now: datetime, in_use: InUse) -> Leaves:
@@ -89,6 +96,15 @@ class Rotations(Replacements):
     async def leaves_of(self, issuer: str, now: datetime, in_use: InUse) -> Leaves:
         """Give the live leaves of an issuing CA, without those that their one holder has replaced."""
         return await self._leaves("issuer = $4", issuer, now, in_use)
+
+    async def cut_short(self, issuer: str, ends: datetime, now: datetime) -> int:
+        """Count the live leaves of an issuing CA that end when it does, at ``ends``."""
+        return (await self._counted("issuer = $4 and not_after = $5", issuer, now, to_micros(ends))).count
+
+    async def copies(self, issuer: str, now: datetime) -> int:
+        """Count the live leaves of an issuing CA that are in use again, though their successor was used."""
+        again = "serial in (select serial from replacing where again_at is not null)"
+        return (await self._counted(f"issuer = $4 and {again}", issuer, now)).count
 
     async def leaves_not_renewed(self, issuer: str, by: str, before: datetime, now: datetime) -> Leaves:
         """Give the live leaves of ``issuer`` whose name has no live one of the CA ``by`` that was recorded before ``before``."""
@@ -128,8 +144,8 @@ def _live(now: datetime) -> tuple[Value, ...]:
 
 
 def _holder(row: Row) -> Holder:
-    name, count, until, _, renewed = row
-    return Holder(name, int(count), from_micros(until), int(renewed))
+    name, count, until, _, successors, copies = row
+    return Holder(name, int(count), from_micros(until), int(successors) - int(copies), int(copies))
 
 
 def _written(before: Generation | None, one: Generation) -> Step:

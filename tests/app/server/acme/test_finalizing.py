@@ -71,6 +71,18 @@ async def test_a_profile_says_how_long(profile: str, hours: int, client: Acme, w
     assert leaf.window.not_after == here.clock.now().replace(microsecond=0) + timedelta(hours=hours)
 
 
+@pytest.mark.usefixtures("timeless_tls")
+async def test_near_its_issuers_end_an_order_gets_what_is_left(client: Acme, web: Responder, here: Site):
+    """The certificate says its end. In the issuer's last minutes the order fails, and the fault is not the client's."""
+    end = here.server.platform.authority.issuer_facts.window.not_after
+    (here.server.config.directory / "authority" / "root-key.pem").unlink()
+    here.clock.set(end - timedelta(minutes=30))
+    await here.server._renew()
+    assert facts(pem_certificates(await client.obtain(web))[0]).window.not_after == end
+    here.clock.set(end - timedelta(minutes=4))
+    assert problem(await client.finalize(await ready(client, web), Csr(["localhost"]))) == (500, "serverInternal")
+
+
 async def test_an_entry_is_never_exceeded(stranger: Acme, web: Responder, here: Site):
     """A profile's life is cut to the entry's."""
     await stranger.register(await stranger.make_binding("brief"))

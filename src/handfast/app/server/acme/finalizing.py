@@ -15,11 +15,11 @@ from starlette.responses import Response
 from handfast.app.server.acme.answers import Told, json, moment, nothing_there, told
 from handfast.app.server.acme.orders import Orders
 from handfast.app.server.acme.requests import Asked, ours
+from handfast.app.server.certificates import issued_or_refused
 from handfast.app.server.platform import Platform
 from handfast.app.server.revocations import revoked_event
-from handfast.base.events import AcmeOrderFinalized, CertificateRefused
-from handfast.base.reasons import Reason
-from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused
+from handfast.base.events import AcmeOrderFinalized
+from handfast.base.refusal import BadInput, HandfastError, Refused
 from handfast.base.windows import Window
 from handfast.io.ids import new_event_id
 from handfast.io.issuance import IssuedCertificate
@@ -135,22 +135,7 @@ class Finalizing:
             profile=world.issuance,
             named_by_dns=True,
         )
-        outcome = await self.platform.issuance.issue(request, workload=workload, requester=account.requester)
-        if isinstance(outcome, Refusal):
-            if outcome.reason is not Reason.ISSUANCE_MISMATCH:  # recorded with its serial already, as it was signed
-                await self.platform.ledger.append([self._refused(account, outcome)])
-            raise Refused(outcome)
-        return outcome
-
-    def _refused(self, account: Account, refusal: Refusal) -> CertificateRefused:
-        return CertificateRefused(
-            id=new_event_id(),
-            at=self.platform.clock.now(),
-            name=account.name,
-            reason=refusal.reason,
-            evidence=dict(refusal.evidence),
-            requester=account.requester,
-        )
+        return await issued_or_refused(self.platform, request, account.requester)
 
     async def _keep(self, order: Order, outcome: str | Problem, *events: AcmeOrderFinalized) -> Order:
         kept = ours(
