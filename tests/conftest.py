@@ -55,7 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a short path: that of a socket in it has a hundred bytes at most, and a test's name alone may have thirty."""
+    """Give a directory with a short path: that of a socket in it has a hundred bytes at most, and a test's name alone may have thirty."""
     return tmp_path_factory.mktemp("d")
 
 
