@@ -16,7 +16,7 @@ PURE = ("base", "trust", "access", "envoy", "doctor")
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("dev"), max_examples=200, derandomize=True, print_blob=True)
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=150, derandomize=True, print_blob=True)
 settings.load_profile("ci" if IN_CI else "dev")
 
 _GOLDENS = pytest.StashKey[Goldens]()
