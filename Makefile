@@ -10,7 +10,7 @@ up: $(VENV)/ready ## Start Handfast on this machine, with a demo service behind 
 	@$(BIN)/handfast up
 
 test: $(VENV)/ready-dev ## Run all tests
-	@$(BIN)/python -m pytest -n 3 --dist worksteal
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready-dev ## Look at style, types, layers
 	@$(BIN)/ruff check

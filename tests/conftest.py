@@ -12,6 +12,7 @@ from handfast.io import pkcs8, sealed_files
 from tests.support.golden import Goldens
 
 TESTS = Path(__file__).parent
+LONG = ("e2e", "stories", "envoy_real", "test_documents.py")
 PURE = ("base", "trust", "access", "envoy", "doctor")
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
@@ -37,10 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_GOLDENS] = Goldens(TESTS / "vectors" / "out", rewrite=rewrite)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep pure tests off the network, and begin with the long ones, in what order chance gave them: begun last, one holds up all."""
     for item in items:
         if item.path.relative_to(TESTS).parts[0] in PURE:
             item.add_marker("disable_socket")
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in LONG)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

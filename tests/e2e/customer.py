@@ -27,6 +27,8 @@ from tests.e2e.platform import Platform
 LOOK_S = 0.1
 STAYS = 40
 """How many requests go over one connection that stays."""
+_PAUSE_S = 0.03
+"""Between two of a sender: with several of them there is always one under way, and time left for what is tested."""
 
 
 class Customer:
@@ -92,12 +94,12 @@ class Customer:
                     if connection is None or self._epoch != epoch or self._over.is_set():
                         break
                     self._sent(connection)
-                time.sleep(0.005)
+                time.sleep(_PAUSE_S)
             if connection:
                 connection.close()
 
     def _come_anew(self, turn: threading.Lock) -> None:
-        while not self._over.wait(0.01):
+        while not self._over.wait(_PAUSE_S):
             with turn:
                 if connection := self._connected():
                     self._sent(connection)
