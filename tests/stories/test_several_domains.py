@@ -22,7 +22,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
 from handfast.base.spiffe import TrustDomain
 from handfast.io.postgres_session import Address, quoted
-from handfast.io.schemas import address_of, schema_of
+from handfast.io.schemas import address_of, lock, schema_of
 from handfast.io.sealed import Passphrase
 from handfast.io.sqlite import SqliteDatabase
 from handfast.trust.facts import facts, pem_certificates
@@ -177,9 +177,13 @@ async def _copied(address: Address, source: TrustDomain, target: TrustDomain) ->
         ]
         await session.execute("set session_replication_role = replica")
         ours, theirs = quoted(schema_of(source)), quoted(schema_of(target))
-        for table in tables:
-            await session.execute(f"delete from {theirs}.{table}")
-            await session.execute(f"insert into {theirs}.{table} overriding system value select * from {ours}.{table}")
+        async with session.transaction():
+            await session.execute(lock(schema_of(target)))  # a server that runs would write in between
+            for table in tables:
+                await session.execute(f"delete from {theirs}.{table}")
+                await session.execute(
+                    f"insert into {theirs}.{table} overriding system value select * from {ours}.{table}"
+                )
     finally:
         await session.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from handfast.app.domains import DIRECTORY, SETTINGS
 from handfast.base.refusal import BadInput
 from handfast.base.spiffe import TrustDomain
-from handfast.io.backup import LEDGER
+from handfast.io.databases import LEDGER
 from handfast.io.postgres_session import Address
 from handfast.io.schemas import address_of
 

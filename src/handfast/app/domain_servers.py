@@ -13,9 +13,11 @@ from dataclasses import replace
 import structlog
 
 from handfast.app.domains import Domain, domains
-from handfast.app.server.build import AUTHORITY, LEDGER, Server, ServerConfig, build_server
+from handfast.app.server.build import Server, ServerConfig, build_server
 from handfast.app.server.status import StatusConfig
 from handfast.base.refusal import BadInput
+from handfast.io.authority_files import AUTHORITY
+from handfast.io.databases import LEDGER
 from handfast.io.ledger.sharing import LEDGER_ID
 from handfast.io.ports import Clock
 from handfast.io.postgres_session import Address

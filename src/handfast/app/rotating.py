@@ -10,9 +10,8 @@ from pathlib import Path
 from handfast.app.server.belonging import check_belonging
 from handfast.base.events import RotationStepped
 from handfast.base.refusal import BadInput, Unavailable, require
-from handfast.io.backup import LEDGER
-from handfast.io.backup_check import AUTHORITY
-from handfast.io.databases import open_database
+from handfast.io.authority_files import AUTHORITY
+from handfast.io.databases import LEDGER, open_database
 from handfast.io.ids import new_event_id
 from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock

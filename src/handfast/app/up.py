@@ -24,6 +24,7 @@ from handfast.app.showing import showing
 from handfast.base.refusal import BadInput, HandfastError, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io.acme_challenges import DEFAULT_LOOKS, LookSettings
+from handfast.io.authority_files import AUTHORITY, ISSUING
 from handfast.io.credentials import Credential, p12
 from handfast.io.files import private_directory, write, write_secret
 from handfast.io.ports import Clock
@@ -113,7 +114,7 @@ async def server_alone(config: UpConfig, clock: Clock) -> AsyncIterator[Server]:
     """
     private_directory(config.data)
     with _alone(config.data):
-        if not (config.world_text or config.trust_domain or (config.data / "authority").exists()):
+        if not (config.world_text or config.trust_domain or (config.data / AUTHORITY).exists()):
             raise BadInput(
                 "there is neither an authority nor the name of a trust domain",
                 file=str(config.data),
@@ -155,7 +156,7 @@ def _trust_domain(config: UpConfig) -> TrustDomain:
     """Give the world's, or else the one that this data directory was begun with."""
     if config.world_text:
         return parse_world(config.world_text).trust_domain
-    issuing = config.data / "authority" / "issuing.pem"  # an imported root may name no trust domain
+    issuing = config.data / AUTHORITY / ISSUING  # an imported root may name no trust domain
     return (
         issuer_facts(pem_certificates(issuing.read_text())[0]).trust_domain
         if issuing.exists()
@@ -165,7 +166,7 @@ def _trust_domain(config: UpConfig) -> TrustDomain:
 
 def _is_demo(config: UpConfig) -> bool:
     """Tell whether the demo runs: where no world was named, now or when this data directory was begun."""
-    return not config.world_text and (_demo_files(config.data).exists() or not (config.data / "authority").exists())
+    return not config.world_text and (_demo_files(config.data).exists() or not (config.data / AUTHORITY).exists())
 
 
 def _demo_files(data: Path) -> Path:

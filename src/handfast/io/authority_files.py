@@ -29,7 +29,8 @@ ROOT, ROOT_KEY, ROOT_CRL = "root.pem", f"{key_places.ROOT}.pem", "root.crl.pem"
 ISSUING, ISSUING_KEY = "issuing.pem", f"{key_places.ISSUING}.pem"
 BETWEEN, BETWEEN_CRLS = "between.pem", "between.crl.pem"
 RESPONDER, RESPONDER_KEY = "ocsp.pem", f"{key_places.RESPONDER}.pem"
-REQUESTED = "authority-requested"
+AUTHORITY, REQUESTED = "authority", "authority-requested"
+"""The authority's place in a data directory, and that of a request that waits for its answer."""
 _CERTIFICATE_OF = {key_places.ROOT: ROOT, key_places.ISSUING: ISSUING}
 
 RESTORE = "restore the directory from its backup, whole"

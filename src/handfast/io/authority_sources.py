@@ -14,7 +14,7 @@ from pathlib import Path
 from handfast.base.refusal import BadInput, require
 from handfast.base.spiffe import TrustDomain
 from handfast.io import authority_files, files, key_places, roots, sealed
-from handfast.io.authority_files import alone, read_certificate, staged
+from handfast.io.authority_files import AUTHORITY, alone, read_certificate, staged
 from handfast.io.authority_graph import graph, places_of
 from handfast.io.ca_certificates import Wanted
 from handfast.io.next_authority import SIGNED, waits
@@ -38,7 +38,7 @@ class Place:
     @property
     def authority(self) -> Path:
         """The authority's own directory."""
-        return self.data / "authority"
+        return self.data / AUTHORITY
 
     @property
     def requested(self) -> Path:

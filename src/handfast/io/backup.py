@@ -30,13 +30,15 @@ from urllib.parse import quote
 from handfast.base.events import PlatformRestored
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.io import files
+from handfast.io.authority_files import AUTHORITY
 from handfast.io.backup_check import FIRST, check_together, homes
+from handfast.io.databases import LEDGER
 from handfast.io.encoding import decode, encode, encode_event, from_plain
 from handfast.io.ids import new_event_id
 from handfast.io.ledger.events import to_micros
 from handfast.io.sealed import is_sealed
 
-LEDGER, MANIFEST, LOCK = "ledger.sqlite", "manifest.json", "lock"
+MANIFEST, LOCK = "manifest.json", "lock"
 VERSION = 1
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -199,7 +201,7 @@ def _read(path: Path) -> bytes:
 
 
 def _authorities(kept: dict[str, bytes]) -> dict[str, bytes]:
-    return {path: data for path, data in kept.items() if "authority" in PurePosixPath(path).parts}
+    return {path: data for path, data in kept.items() if AUTHORITY in PurePosixPath(path).parts}
 
 
 def _snapshot(ledger: Path, copy: Path) -> Path:

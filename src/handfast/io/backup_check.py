@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from handfast.base.refusal import BadInput
-from handfast.io.authority_files import ISSUING
+from handfast.io.authority_files import AUTHORITY, ISSUING
 from handfast.io.generations import place_of
 from handfast.io.ledger.sharing import LEDGER_ID
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.rotation import DELIVERED
 
-AUTHORITY = "authority"
 FIRST = PurePosixPath()
 _COUNT = "select number, issuer, stage from generations where issuer <> '' order by number"
 _THERE = "save it at a server that has them: 'handfast ca status' there says that it issues"

@@ -19,6 +19,8 @@ from handfast.io.postgres import PostgresDatabase
 from handfast.io.postgres_session import Address
 from handfast.io.sqlite import SqliteDatabase
 
+LEDGER = "ledger.sqlite"
+"""The ledger's place in a data directory, where that is its store."""
 VARIABLE = "HANDFAST_DATABASE"
 KEY = "database"
 MAX_ADDRESS_BYTES = 4096

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from handfast.base.events import CertificateIssued, CertificateRefused
@@ -43,7 +43,7 @@ class IssuedCertificate:
     chain_pem: str
     bundle_pem: str
     event: CertificateIssued
-    cut_short: bool = False
+    cut_short: bool
 
 
 class Issuance:
@@ -92,7 +92,7 @@ class Issuance:
         refusal = compare(der, linted)
         if refusal:
             return await self._failed(intent, der, refusal)
-        return replace(await self._issued(intent, der, authority), cut_short=linted.plan.cut_short)
+        return await self._issued(intent, der, authority, cut_short=linted.plan.cut_short)
 
     def _linted(
         self, authority: Authority, request: LeafRequest, workload: Workload | None, now: datetime
@@ -101,7 +101,9 @@ class Issuance:
         planned = plan(request, authority.issuer_facts, workload=workload, now=now, serial=serial, status=self._status)
         return planned if isinstance(planned, Refusal) else lint(leaf.tbs(planned), planned)
 
-    async def _issued(self, intent: CertificateRecord, der: bytes, authority: Authority) -> IssuedCertificate:
+    async def _issued(
+        self, intent: CertificateRecord, der: bytes, authority: Authority, *, cut_short: bool
+    ) -> IssuedCertificate:
         event = CertificateIssued(
             id=new_event_id(self._random),
             at=self._clock.now(),
@@ -120,6 +122,7 @@ class Issuance:
             chain_pem=pem(der) + authority.chain_pem,
             bundle_pem=authority.bundle_pem,
             event=event,
+            cut_short=cut_short,
         )
 
     async def _failed(self, intent: CertificateRecord, der: bytes, refusal: Refusal) -> Refusal:

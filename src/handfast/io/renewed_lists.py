@@ -21,7 +21,7 @@ from handfast.io import authority_files, files, key_places
 from handfast.io.authority_graph import places_of
 from handfast.io.generations import REVOKING_CRL
 from handfast.io.next_authority import SIGNED
-from handfast.io.signed_chains import NOT_NOW, check_due, read_list
+from handfast.io.signed_chains import NOT_NOW, check_due, read_list, refuse_older
 from handfast.trust.delegation import issued
 from handfast.trust.facts import facts, load, pem
 
@@ -132,7 +132,7 @@ def _judged(new: Crl, held: Iterable[_Held], chains: Iterable[_Chain], now: date
             "this revocation list is of no CA above those that issue here", hint="is it the root's that is here?"
         )
     _refuse_own(found)
-    _refuse_older(new, found)
+    refuse_older(new, max(one.crl.last_update_utc for one in found))
     cas = {one.ca for one in found}
     below = [(chain, lower) for chain in chains for lower, upper in pairwise(chain.ders) if upper in cas]
     for chain, lower in below:
@@ -155,15 +155,6 @@ def _refuse_own(found: Iterable[_Held]) -> None:
                 file=str(one.file.parent),
                 hint="'handfast ca rotate' revokes an issuing CA",
             )
-
-
-def _refuse_older(new: Crl, found: Iterable[_Held]) -> None:
-    known = max(one.crl.last_update_utc for one in found)
-    if new.last_update_utc < known:
-        raise BadInput(
-            f"this revocation list is of {new.last_update_utc:%Y-%m-%d %H:%M}, and older than the one that is here",
-            hint=f"have its keeper sign a new one; here is that of {known:%Y-%m-%d %H:%M}",
-        )
 
 
 def _revokes(listed: Crl, der: bytes) -> bool:

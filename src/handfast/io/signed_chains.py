@@ -246,23 +246,27 @@ def _known_root(place: Place, signed: Signed, lists: list[str]) -> Path | None:
             raise BadInput(f"this revocation list revokes {one.subject}, which is here", key="--root-crl", hint=NOT_NOW)
     if root is None:
         return None
-    _refuse_older(Path(root.directory) / authority_files.ROOT_CRL, signed.root_der, lists[-1])
+    held = Path(root.directory) / authority_files.ROOT_CRL
+    if held.exists():
+        known = x509.load_pem_x509_crl(authority_files.root_crl(held, signed.root_der).encode())
+        refuse_older(x509.load_pem_x509_crl(lists[-1].encode()), known.last_update_utc)
     return Path(root.directory)
 
 
 # Revocation lists
 
 
-def _refuse_older(held: Path, root_der: bytes, listed: str) -> None:
-    """Refuse a list that is older than the root's list here: what was revoked since would be good again."""
-    if not held.exists():
-        return
-    known, new = (x509.load_pem_x509_crl(one.encode()) for one in (authority_files.root_crl(held, root_der), listed))
-    if new.last_update_utc < known.last_update_utc:
+def refuse_older(new: x509.CertificateRevocationList, known: datetime) -> None:
+    """Refuse a list that is older than the newest one here, of ``known``: what was revoked since would be good again.
+
+    Raises:
+        BadInput: it is.
+    """
+    if new.last_update_utc < known:
         raise BadInput(
             f"this revocation list is of {new.last_update_utc:%Y-%m-%d %H:%M}, and older than the one that is here",
             key="--root-crl",
-            hint=f"have the root sign a new one; here is that of {known.last_update_utc:%Y-%m-%d %H:%M}",
+            hint=f"have its keeper sign a new one; here is that of {known:%Y-%m-%d %H:%M}",
         )
 
 

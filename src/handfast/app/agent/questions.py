@@ -27,7 +27,7 @@ def asked_at(path: str, most: int, answer: Answer) -> Starlette:
     """
 
     async def ask(request: Request) -> Response:
-        body = b""
+        body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > most:

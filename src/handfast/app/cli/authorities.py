@@ -18,7 +18,7 @@ from handfast.base.refusal import BadInput
 from handfast.base.spiffe import TrustDomain
 from handfast.doctor.report import escaped
 from handfast.io import authority_sources, next_authority, renewed_lists, sealed, signed_chains
-from handfast.io.authority_files import split_lists
+from handfast.io.authority_files import AUTHORITY, split_lists
 from handfast.io.authority_graph import CaNode, graph, roots_here
 from handfast.io.authority_sources import Place
 from handfast.io.ca_certificates import Wanted
@@ -195,7 +195,7 @@ def install(
     """
     text, lists = read(file), b"".join(map(read, root_crl or ()))
     if _CERTIFICATE not in text and split_lists(text):
-        for name in renewed_lists.renew(data / "authority", text + lists, _now()):
+        for name in renewed_lists.renew(data / AUTHORITY, text + lists, _now()):
             typer.echo(f"took the revocation list of {escaped(name)}; a server that runs goes by it within the hour")
         return
     signed = signed_chains.read_signed(text, lists)
@@ -245,7 +245,7 @@ def show(as_json: Json = False, data: Data = DEFAULT_DATA) -> None:
 
       handfast ca show
     """
-    nodes = graph(data / "authority")
+    nodes = graph(data / AUTHORITY)
     typer.echo(ENCODER.encode(nodes).decode() if as_json else "\n".join(_tree(nodes)))
 
 

@@ -52,9 +52,10 @@ from handfast.base.spiffe import TrustDomain
 from handfast.io import audit
 from handfast.io.acme_challenges import DEFAULT_LOOKS, LookSettings
 from handfast.io.authorities import create_authority
+from handfast.io.authority_files import AUTHORITY
 from handfast.io.ca_certificates import Wanted
 from handfast.io.database import Database
-from handfast.io.databases import open_database
+from handfast.io.databases import LEDGER, open_database
 from handfast.io.files import explained
 from handfast.io.foreign_answers import ForeignAnswers
 from handfast.io.foreign_responder import ForeignResponders
@@ -78,8 +79,6 @@ from handfast.trust.rotation import PACE, Pace
 
 _log = structlog.get_logger("handfast")
 
-AUTHORITY = "authority"
-LEDGER = "ledger.sqlite"
 SERVER_NAME = "handfast/server"
 STATUS = "status"
 SERVER_TTL = timedelta(days=7)

@@ -70,9 +70,8 @@ class FailedHandshakes:
 
     def _place(self, failed: FailedHandshake, now: datetime) -> Place | None:
         def reason() -> Reason:
-            return recognise_openssl(
-                failed.reason_text, failed.verify_code
-            )  # without its certificates, which would cost
+            # Without its certificates, which would cost.
+            return recognise_openssl(failed.reason_text, failed.verify_code)
 
         if len(self._alone) + len(self._shared) >= MOST_WAITING:
             return ANYWHERE, reason()  # there are few reasons

@@ -22,7 +22,7 @@ from handfast.io.authorities import Authority
 from handfast.io.ledger import InventoryQuery, WatchedRecord
 from handfast.io.ledger.inventory import WATCHED
 from handfast.io.records import CertificateRecord, CertificateState
-from handfast.trust.facts import CertificateFacts, facts, load, pem_certificates
+from handfast.trust.facts import CertificateFacts, facts, fingerprint, load, pem_certificates
 
 REQUESTER = "unrecorded"
 _ALIKE = 100
@@ -39,10 +39,10 @@ async def unrecorded(platform: Platform, asked: SelectorRequest) -> CertificateR
         return None
     now = platform.clock.now()
     if asked.certificate:
-        seen = facts(pem_certificates(asked.certificate)[0])
-        if seen.fingerprint != asked.fingerprint:
+        leaf = pem_certificates(asked.certificate)[0]
+        if fingerprint(leaf) != asked.fingerprint:
             raise BadInput("this is not the certificate of that fingerprint", key="certificate")
-        found = _signed(platform, pem_certificates(asked.certificate)[0], now)
+        found = _signed(platform, leaf, now)
     else:
         watched = await _watched(platform, asked, now)
         if watched is None:
