@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -100,7 +101,18 @@ async def test_it_is_tried_sooner_as_the_end_comes_nearer(issuer: Issuer):
     issuer.fault = AWAY
     for left, look in ((3600.0, 60.0), (100.0, 10.0), (1.0, 0.5), (-5.0, 0.5)):
         issuer.clock.set(first.window.not_after - timedelta(seconds=left))
+        with contextlib.suppress(Unavailable):
+            await one.ensure()
         assert one.next_look() == pytest.approx(look)
+
+
+async def test_a_time_of_renewal_that_passed_unseen_is_made_good_at_once(issuer: Issuer):
+    """It may come while its holder is woken by something else; that is no renewal that failed."""
+    one = kept(issuer)
+    await one.ensure()
+    issuer.clock.set(START + DAY * 0.8)
+    assert one.next_look() == 0.0
+    await one.wait()
 
 
 async def test_an_expired_one_does_not_count(issuer: Issuer):

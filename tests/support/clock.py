@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 
 START = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
@@ -21,12 +22,18 @@ class FakeClock:
         """Give the time that was set last."""
         return self._now
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait until the clock was moved that far. No time at all is one turn of the loop, as it is in real life."""
-        if seconds <= 0:
+    def sleep(self, seconds: float) -> Coroutine[None, None, None]:
+        """Wait until the clock was moved that far from where it stands at this call.
+
+        No time at all is one turn of the loop, as it is in real life.
+        """
+        return self._sleep(self._now + timedelta(seconds=seconds))
+
+    async def _sleep(self, until: datetime) -> None:
+        if until <= self._now:
             await asyncio.sleep(0)
             return
-        sleeper = (self._now + timedelta(seconds=seconds), asyncio.get_running_loop().create_future())
+        sleeper = (until, asyncio.get_running_loop().create_future())
         self._sleepers.append(sleeper)
         self._tasks.append(task := asyncio.current_task())
         try:

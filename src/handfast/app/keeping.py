@@ -67,8 +67,8 @@ class Kept:
         try:
             return await self._renew()
         except HandfastError as error:
+            self.fault = str(error)
             if held and held.window.contains(self._clock.now()):
-                self.fault = str(error)
                 _log.warning(Reason.RENEWAL_FAILED.value, path=self._path.name, error=self.fault)
                 return held
             raise
@@ -119,11 +119,16 @@ class Kept:
         await first_of(self._clock.sleep(self.next_look()), self._told.wait_for_change(self._told.value))
 
     def next_look(self) -> float:
-        """Give the seconds until it is worth looking again: at the time of renewal, and after one that failed a tenth of what is left."""
+        """Give the seconds until it is worth looking again: at the time of renewal, after one that failed a tenth of what is left.
+
+        0 where the time came while nobody looked.
+        """
         held = self.current.value
         if held is None:
             return 1.0
         now = self._clock.now()
         due = (self._due(held) - now).total_seconds()
         left = (held.window.not_after - now).total_seconds()
-        return due if due > 0 else max(min(left / 10, self._pace.spread.total_seconds()), 0.5)
+        if due > 0 or not self.fault:
+            return max(due, 0.0)
+        return max(min(left / 10, self._pace.spread.total_seconds()), 0.5)

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from handfast.access.world_file import digest
-from handfast.app.server.build import AGAIN_S, INTERRUPTED_AFTER, KEEP_EVENTS, ServerConfig, build_server
+from handfast.app.server.build import AGAIN_S, INTERRUPTED_AFTER, KEEP_EVENTS, SERVER_TTL, ServerConfig, build_server
 from handfast.app.server.callers import Role
 from handfast.app.server.messages import CertificateList, CertificateRow, EventList, TrafficRow
 from handfast.base.events import WorldApplied
@@ -185,12 +185,12 @@ async def test_what_is_old_is_forgotten_by_the_hour(here: Site):
 
 
 async def test_the_servers_own_certificate_is_renewed_and_served(here: Site):
-    """Past two thirds of its life another one is served to new connections, with nothing restarted."""
+    """Past two thirds of its life and a twentieth, at the latest, another one is served to new connections, with nothing restarted."""
     first = await _served(here)
     here.clock.set(
         here.clock.now() + timedelta(days=4)
     )  # at once, as nothing is due yet, and each step of the way takes its time
-    await here.clock.advance(timedelta(days=1).total_seconds())
+    await here.clock.advance((SERVER_TTL * (2 / 3 + 1 / 20) - timedelta(days=4)).total_seconds())
 
     async def another_is_served() -> bool:
         return await _served(here) in {row.serial for row in await _named(here, "handfast/server")} - {first}
