@@ -98,6 +98,7 @@ def worlds(draw: st.DrawFn) -> World:
                 draw(st.lists(st.sampled_from(("a.internal", "b.internal")), unique=True).map(tuple)),
                 timedelta(seconds=draw(seconds)),
                 draw(st.sampled_from(("", "team-a", "Zoë: #1", "null"))),
+                draw(st.booleans()),
             )
             for name in names
         },

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 
-from handfast.access.cautions import covers, endings, warnings
+from handfast.access.cautions import covers, endings, unstapled, warnings
 from handfast.access.policy import Open, Rule
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
@@ -63,6 +63,15 @@ def test_names_that_two_workloads_share():
     """Two workloads with one DNS name can stand in for each other towards those who look at DNS names."""
     shared = world("allow: [a]", workloads="{a: {dns: [x.org, y.org]}, b: {dns: [x.org]}, c: {}}")
     assert warnings(shared) == ["a: shares the DNS name x.org with b: each can stand in for the other"]
+
+
+def test_staples_that_nobody_could_get_are_pointed_at():
+    """For a server whose certificates name no place to ask: each workload that demands them, and no other."""
+    found = world("allow: [a]", workloads="{a: {must_staple: true}, b: {must_staple: false}, c: {}}")
+    assert unstapled(found) == [
+        "a: gets no certificate, as 'must_staple' needs a server with --status and --status-url"
+    ]
+    assert warnings(found) == []
 
 
 def test_what_has_ended_is_pointed_at():

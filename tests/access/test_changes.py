@@ -24,6 +24,7 @@ hosts:
     ("was", "becomes", "expected"),
     [
         ("ttl: 1h", "ttl: 2h", Change(Kind.CHANGED, "workload payments", ("ttl 1h -> 2h",))),
+        ("ttl: 1h", "ttl: 1h, must_staple: true", Change(Kind.CHANGED, "workload payments", ("must_staple false -> true",))),
         ("ttl: 1h", "ttl: 1h, owner: a", Change(Kind.CHANGED, "workload payments", ("owner nothing -> a",))),
         ("ttl: 1h, ", "", Change(Kind.CHANGED, "workload payments", ("ttl 1h -> 1d",))),
         ("[a.internal]", "[b.internal]", Change(Kind.CHANGED, "workload payments", ("dns + b.internal", "dns - a.internal"))),

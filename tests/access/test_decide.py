@@ -74,6 +74,7 @@ def outcome(decision: Decision) -> tuple[object, ...]:
         (host(route(allow=Open.ANYONE)), Refusal(Reason.REVOKED), GET, Reason.REVOKED),
         (host(route(allow=Open.ANYONE)), OTHER.id("x"), GET, Reason.IDENTITY_FOREIGN_DOMAIN),
         (host(route(allow=Open.ANYONE), certificate=CertificateMode.REQUIRED), None, GET, Reason.CLIENT_NO_CERTIFICATE),
+        (host(certificate=CertificateMode.REQUIRED), PAYMENTS, GET, None),
         (host(route(allow=Open.ANYONE, deny=(TEAM,)), certificate=CertificateMode.OFF), REPORTS, GET, None),
         (host(session=True), None, Request("GET", JWKS_PATH), None),
         (host(session=False), None, Request("GET", JWKS_PATH), Reason.REQUEST_NO_ROUTE),

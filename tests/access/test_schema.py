@@ -25,7 +25,7 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 BEYOND = {
     "bad-alias", "bad-anchor", "bad-tag", "bad-merge-key", "bad-duplicate-key", "bad-second-document", "bad-not-yaml", "bad-nothing",
     "bad-duplicate-path", "bad-certificate-off", "bad-session-off", "bad-session-keys-path", "bad-listen-clash", "bad-other-authority",
-    "bad-open-in-list", "bad-reserved-workload", "bad-ttl", "bad-twice-header", "bad-number-key", "bad-roots-file",
+    "bad-open-in-list", "bad-open-workload", "bad-reserved-workload", "bad-ttl", "bad-twice-header", "bad-number-key", "bad-roots-file",
 }  # fmt: skip
 
 

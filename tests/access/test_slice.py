@@ -103,6 +103,26 @@ def test_what_is_no_slice_is_refused(raw: bytes):
         parse_slice(raw, before=SLICE)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"revision": True}, {"revision": 3.0}, {"roots": (1,)}, {"issuers": ("i", None)}, {"denied": (("a",),)}]
+)
+def test_a_digest_that_is_right_makes_no_other_kind_of_value_right(wrong: dict[str, Any]):
+    """Whoever wrote the file could count its digest as well."""
+    content = {one.name: getattr(SLICE, one.name) for one in fields(Slice) if one.name != "digest"}
+    raw = wire(make_slice(**(content | wrong)))
+    with pytest.raises(BadInput, match="this is not a slice"):
+        parse_slice(raw)
+
+
+@pytest.mark.parametrize("lists", [{}, "", {"ca": 1}])
+def test_the_lists_of_an_authority_are_a_list(lists: object):
+    """What is empty is no list for that: none and an empty one are two things."""
+    held = replace(SLICE, world=replace(WORLD, lists={"acme": ()}))
+    assert document_of(held)["lists"] == {"acme": []}
+    with pytest.raises(BadInput, match="this is not a slice"):
+        parse_slice(wire(held, lists={"acme": lists}))
+
+
 @given(st.binary(), st.integers(0, 400), st.integers(0, 40))
 def test_damage_is_noticed(noise: bytes, at: int, length: int):
     """A slice with some octets exchanged is refused, or still says exactly the same."""

@@ -90,6 +90,7 @@ def test_everything_is_read():
     assert world.workloads["team/reports"] == Workload(OWN.id("team/reports"))
     assert world.workloads["8443"].dns == ("a.internal", "b.internal")
     assert world.workloads["8443"].owner == "the team (ops@example.org)"
+    assert world.workloads["8443"].must_staple
     public, private = world.hosts["public.example.org"], world.hosts["private.example.org"]
     assert public.clients.certificate is CertificateMode.OFF
     assert (public.listen, public.routes[0].methods) == (Listen("127.0.0.1", 8443), ("GET", "HEAD"))
@@ -197,6 +198,14 @@ def test_counts_are_bounded():
         with pytest.raises(BadInput, match="are the most"):
             parse_world(text)
     assert len(parse_world(world(workloads="{" + many("wN: {}", 300) + "}")).workloads) == 300
+
+
+def test_the_bounds_themselves_are_within(monkeypatch: pytest.MonkeyPatch):
+    """As many as the message says are the most."""
+    monkeypatch.setattr(world_file, "MAX_WORKLOADS", 2)
+    assert len(parse_world("{trust_domain: example.org, workloads: {a: {}, b: {}}}").workloads) == 2
+    with pytest.raises(BadInput, match="there are 3 entries; 2 are the most"):
+        parse_world("{trust_domain: example.org, workloads: {a: {}, b: {}, c: {}}}")
 
 
 def test_what_agents_could_not_read_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,8 @@ from handfast.base.refusal import HandfastError, Refusal, Refused
 from handfast.base.spiffe import TrustDomain
 from handfast.io.authorities import create_authority
 from handfast.io.issuance import Issuance
-from handfast.trust.plan import LeafRequest, read_csr
+from handfast.trust.csr import read_csr
+from handfast.trust.plan import LeafRequest
 from tests.app.sites import DOMAIN
 from tests.support.clock import FakeClock
 from tests.support.ledger import FakeLedger

@@ -63,15 +63,15 @@ class Site:
         asked = CertificateRequest(name=name, csr=key.csr_pem, **more)
         return _credential(key.key_pem, await self.operator.call("POST", "/v1/certificates", CertificateAnswer, asked))
 
-    async def token(self, ttl: int = 3600) -> str:
-        """Have the operator make a join token."""
-        answer = await self.operator.call("POST", "/v1/agents/tokens", TokenAnswer, TokenRequest(ttl_seconds=ttl))
-        return answer.token
+    async def token(self, name: str | None = None, ttl: int = 3600) -> str:
+        """Have the operator make a join token: for this name, or for any new one."""
+        asked = TokenRequest(name=name, ttl_seconds=ttl)
+        return (await self.operator.call("POST", "/v1/agents/tokens", TokenAnswer, asked)).token
 
     async def join(self, name: str = AGENT) -> Credential:
         """Join as an agent, and give its certificate."""
         key = new_key()
-        request = JoinRequest(token=await self.token(), name=name, csr=key.csr_pem)
+        request = JoinRequest(token=await self.token(name), name=name, csr=key.csr_pem)
         answer = await self.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, request)
         return _credential(key.key_pem, answer)
 

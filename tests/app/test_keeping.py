@@ -115,6 +115,45 @@ async def test_a_time_of_renewal_that_passed_unseen_is_made_good_at_once(issuer:
     await one.wait()
 
 
+async def test_one_of_the_future_is_replaced_once(issuer: Issuer):
+    """Where the clock was set back it does not count yet, and its time of renewal would be a day away."""
+    one, ahead = kept(issuer), START + DAY
+    issuer.clock.set(ahead)
+    first = await one.ensure()
+    issuer.clock.set(START)
+    assert one.next_look() == 0.0
+    second = await one.ensure()
+    assert second != first
+    assert second.window.contains(START)
+    assert await one.ensure() == second
+    assert len(issuer.asked) == 2
+
+
+async def test_an_issuer_with_another_clock_is_asked_once(issuer: Issuer):
+    """What does not count yet is no reason by itself: each next one would be of the future as well."""
+    theirs, one = issuer.clock, kept(issuer)
+    one._clock = FakeClock(START - DAY)
+    first = await one.ensure()
+    assert not first.window.contains(one._clock.now())
+    assert await one.ensure() == first
+    assert len(issuer.asked) == 1
+    assert theirs.now() == START
+
+
+@pytest.mark.parametrize("step", [DAY * 0.8, -DAY])
+async def test_who_waits_for_the_time_of_renewal_looks_at_the_clock_meanwhile(issuer: Issuer, step: timedelta):
+    """It may be set, and it goes on while a host is suspended; the wait itself does not."""
+    one = kept(issuer)
+    await one.ensure()
+    waiting = asyncio.create_task(one.wait())
+    await issuer.clock.advance(90)
+    assert not waiting.done()
+    issuer.clock.shift(step)
+    await issuer.clock.advance(60)
+    await asyncio.wait_for(waiting, 5)
+    assert issuer.clock.sleepers == 0
+
+
 async def test_an_expired_one_does_not_count(issuer: Issuer):
     """Where none is to be had, none is given; a later start does not take the expired one up."""
     one = kept(issuer)

@@ -18,7 +18,7 @@ from handfast.app.server.messages import (
     StatusAnswer,
     WorldAnswer,
 )
-from handfast.app.up import UpConfig, server_alone, up
+from handfast.app.up import UpConfig, servers_alone, up
 from handfast.base.refusal import BadInput, Unavailable
 from handfast.io.credentials import new_key
 from handfast.io.databases import read_address
@@ -56,18 +56,18 @@ async def issued(server: Server) -> CertificateAnswer:
 
 async def test_a_server_has_neither_agent_nor_demo(config: UpConfig):
     """Its operator's certificate is there, and nothing that belongs to a gateway; a second start goes on."""
-    async with server_alone(config, clock()) as server:
+    async with servers_alone(config, clock()) as (server, *_):
         assert (await status(server)).agents == []
         bundle = server.platform.authority.bundle_pem
     assert {path.name for path in config.data.iterdir()} & {"demo", "agent"} == set()
     assert (config.data / "operator" / "cert.pem").exists()
-    async with server_alone(replace(config, trust_domain=""), clock()) as server:
+    async with servers_alone(replace(config, trust_domain=""), clock()) as (server, *_):
         assert server.platform.authority.bundle_pem == bundle
 
 
 async def test_its_certificate_has_the_names_that_it_is_reached_by(config: UpConfig):
     """Agents elsewhere find the name that they were told."""
-    async with server_alone(replace(config, names=("localhost", "ca.example.org")), clock()):
+    async with servers_alone(replace(config, names=("localhost", "ca.example.org")), clock()):
         pass
     served = pem_certificates((config.data / "server.pem").read_text())[0]
     assert facts(served).dns_sans == ("localhost", "ca.example.org")
@@ -76,7 +76,7 @@ async def test_its_certificate_has_the_names_that_it_is_reached_by(config: UpCon
 async def test_a_trust_domain_has_to_be_named_once(config: UpConfig):
     """No authority is made for a name that nobody chose."""
     with pytest.raises(BadInput, match="trust domain") as caught:
-        async with server_alone(replace(config, trust_domain=""), clock()):
+        async with servers_alone(replace(config, trust_domain=""), clock()):
             pass
     assert "--trust-domain" in caught.value.hint
     assert not (config.data / "authority").exists()
@@ -84,7 +84,7 @@ async def test_a_trust_domain_has_to_be_named_once(config: UpConfig):
 
 async def test_a_world_is_applied_at_the_start(config: UpConfig):
     """It also names the trust domain."""
-    async with server_alone(replace(config, trust_domain="", world_text=WORLD), clock()) as server:
+    async with servers_alone(replace(config, trust_domain="", world_text=WORLD), clock()) as (server, *_):
         assert (await status(server)).revision == 1
 
 
@@ -92,10 +92,10 @@ async def test_two_share_what_they_remember(config: UpConfig, postgres_store: Po
     """A world applied at one is served by the other, and what one revokes the other turns away, in well under a second."""
     config = replace(config, database=postgres_store.server.address(postgres_store.name))
     async with AsyncExitStack() as stack:
-        one = await stack.enter_async_context(server_alone(config, clock()))
+        (one,) = await stack.enter_async_context(servers_alone(config, clock()))
         (tmp_path / "two").mkdir(mode=0o700)
         shutil.copytree(config.data / "authority", tmp_path / "two" / "authority")
-        other = await stack.enter_async_context(server_alone(replace(config, data=tmp_path / "two"), clock()))
+        (other,) = await stack.enter_async_context(servers_alone(replace(config, data=tmp_path / "two"), clock()))
         api = await stack.enter_async_context(Api.local(one.socket))
         await api.call("PUT", "/v1/world", WorldAnswer, WORLD)
         certificate = await issued(other)
@@ -112,7 +112,7 @@ async def test_a_database_that_is_away_at_the_start_leaves_nothing(config: UpCon
     """No authority is made before it is known whether there is one."""
     away = read_address(f"postgresql://u@/d?host={tmp_path}", {})
     with pytest.raises(Unavailable):
-        async with server_alone(replace(config, database=away), clock()):
+        async with servers_alone(replace(config, database=away), clock()):
             pass
     assert not (config.data / "authority").exists()
 
@@ -127,7 +127,7 @@ async def test_up_uses_the_database_too(
     async with up(config, FakeClock(datetime.now(UTC))) as running:
         told = await status(running.server)
     assert not (config.data / "ledger.sqlite").exists()
-    async with server_alone(config, clock()) as server:
+    async with servers_alone(config, clock()) as (server, *_):
         after = await status(server)
     assert (after.revision, [agent.name for agent in after.agents]) == (told.revision, ["local"])
 
@@ -135,7 +135,7 @@ async def test_up_uses_the_database_too(
 async def test_it_answers_503_without_its_database_and_ends_all_the_same(config: UpConfig, own_server: PostgresServer):
     """Callers may try again later; a server that cannot tell its last events does not hang or fail for that."""
     config = replace(config, database=own_server.address(await own_server.create_database()))
-    async with server_alone(config, clock()) as server:
+    async with servers_alone(config, clock()) as (server, *_):
         await asyncio.to_thread(own_server.stop)
         async with Api.local(server.socket) as api:
             with pytest.raises(Unavailable):

@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,12 +9,16 @@ import pytest
 
 from handfast.app import demo
 from handfast.app.client import Api
-from handfast.app.server.messages import StatusAnswer, WorldAnswer
-from handfast.app.up import Running, UpConfig, up
-from handfast.base.refusal import BadInput, Unavailable
+from handfast.app.server.messages import RevocationRequest, StatusAnswer, WorldAnswer
+from handfast.app.up import AGENT, Running, UpConfig, up
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refused, Unavailable
+from handfast.io.credentials import load
+from handfast.io.records import CertificateState
 from handfast.sdk.contexts import client_context
 from tests.app.sites import DOMAIN, WORLD
 from tests.stories.envoy import TakingEnvoy
+from tests.stories.telling import without_machine_time
 from tests.support.clock import FakeClock
 
 
@@ -76,14 +81,70 @@ async def test_after_days_of_sleep_it_starts_all_the_same(config: UpConfig):
     """The agent's certificate has expired meanwhile; it joins anew."""
     clock = FakeClock(datetime.now(UTC) - timedelta(days=3))
     with pytest.MonkeyPatch.context() as patched:
-        from tests.stories.telling import without_machine_time  # noqa: PLC0415
-
         without_machine_time(patched)
         async with started(config, clock):
             pass
         clock.set(clock.now() + timedelta(days=3))
         async with started(config, clock) as running:
             await current(running)
+
+
+async def revoke_the_agent(running: Running) -> None:
+    async with Api.local(running.server.socket) as api:
+        await api.send("POST", "/v1/revocations", RevocationRequest(name=f"handfast/agent/{AGENT}"))
+
+
+@pytest.mark.parametrize("later", [timedelta(), timedelta(days=3)])
+async def test_an_agent_that_was_revoked_does_not_come_back_by_itself(
+    config: UpConfig, later: timedelta, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither at once nor when its certificate has ended anyway; without its certificate's file it joins anew, and serves."""
+    without_machine_time(monkeypatch)
+    clock = FakeClock(datetime.now(UTC) - later)
+    async with started(config, clock) as running:
+        await revoke_the_agent(running)
+    clock.set(clock.now() + later)
+    identity = config.data / "agent" / "identity.pem"
+    with pytest.raises(Refused) as caught:
+        async with started(config, clock):
+            pytest.fail("it started")
+    assert caught.value.refusal.reason is Reason.AGENT_REVOKED
+    assert str(identity) in str(caught.value)
+    assert "identity.pem" in caught.value.hint
+    identity.unlink()
+    async with started(config, clock) as running:
+        await current(running)
+
+
+async def test_an_agent_that_is_revoked_while_it_runs_asks_for_no_token(config: UpConfig):
+    """Also not when its certificate ends, and it says so: the process that could make one for it does not."""
+    clock = FakeClock(datetime.now(UTC))
+    async with started(config, clock) as running:
+        await current(running)
+        await revoke_the_agent(running)
+        with pytest.raises(Refused) as caught:
+            await running.agent.config.token()
+        assert caught.value.refusal.reason is Reason.AGENT_REVOKED
+        async with asyncio.timeout(5):
+            while Reason.AGENT_REVOKED not in {one.reason for one in running.agent._findings.standing}:
+                await asyncio.sleep(0.01)
+
+
+async def test_an_agent_that_lost_its_state_takes_its_name_again(config: UpConfig):
+    """Its directory is gone, the ledger is not: it joins, and what it had is revoked."""
+    async with started(config) as running:
+        await current(running)
+        before = load(config.data / "agent" / "identity.pem")
+        assert before
+    shutil.rmtree(config.data / "agent")
+    async with started(config) as running:
+        await current(running)
+        record = await running.server.platform.ledger.by_serial(before.leaf.serial)
+        assert record
+        assert (record.state, record.revocation_reason) == (CertificateState.REVOKED, "superseded")
+        kinds = {"agent.invited", "agent.joined"}
+        events = [event for _, event in await running.server.platform.ledger.page(kinds=kinds)]
+        assert [event.agent for event in events] == [AGENT] * 4
 
 
 async def test_a_world_of_ones_own_has_no_demo(config: UpConfig):

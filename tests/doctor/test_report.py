@@ -11,7 +11,9 @@ from handfast.base.events import (
     AcmeBindingCreated,
     AcmeOrderFinalized,
     AcmeValidationFailed,
+    AgentInvited,
     AgentJoined,
+    AgentRefused,
     AuthorityCreated,
     CertificateDiscovered,
     CertificateImported,
@@ -22,6 +24,7 @@ from handfast.base.events import (
     EnrolmentGranted,
     EnrolmentRevoked,
     Event,
+    EventsOmitted,
     FindingRaised,
     HandshakeRefused,
     OfferedCertificate,
@@ -83,6 +86,9 @@ EVENTS: list[Event] = [
     ),
     EnrolmentGranted(id="e1", at=AT, grant="4bac", name="sensor", uses=3, expires_at=END, requester="uid:0"),
     EnrolmentRevoked(id="e2", at=AT, name="sensor", requester="uid:0"),
+    AgentInvited(id="j2", at=AT, grant="4bac", agent="edge", expires_at=END, requester="uid:0"),
+    AgentRefused(id="j3", at=AT, agent="edge", grant="4bac", reason=Reason.AGENT_NAME_TAKEN),
+    EventsOmitted(id="o1", at=AT, agent="edge", count=7, kinds={"connection.ended": 5, "request.denied": 2}, since=END),
     RotationStepped(id="s1", at=AT, step="switch", generation=2, root=1, issuer="4bac", stranded=1, requester="uid:0"),
 ]  # fmt: skip
 

@@ -19,10 +19,14 @@ from tests.envoy_real.forging import Forged
 
 @dataclass
 class Agent:
-    """What it says of each certificate (by fingerprint): the body of an answer, or how it fails. It keeps what it was asked."""
+    """What it says of each certificate (by fingerprint): the body of an answer, or how it fails. It keeps what it was asked.
+
+    It mints a session for anybody, which is for the gateway not to ask for.
+    """
 
     says: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    minted: list[str] = field(default_factory=list)
     status: int = 200
     stall: float = 0.0
 
@@ -44,7 +48,10 @@ def agent(directory: Path) -> Iterator[Agent]:
             if self.path == "/standing":
                 made.asked.append((self.headers["host"], fingerprint(leaf)))
                 time.sleep(made.stall)
-            answer = made.says.get(fingerprint(leaf), "nothing known").encode() if self.path == "/standing" else b"lost"
+                answer = made.says.get(fingerprint(leaf), "nothing known").encode()
+            else:
+                made.minted.append(fingerprint(leaf))
+                answer = f"{int(time.time()) + 60} {int(time.time()) + 90} minted".encode()
             self.send_response(made.status)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()

@@ -200,6 +200,19 @@ def test_another_host_is_misdirected(stage: Stage, named: str):
     assert {(answer.status, answer.code) for answer in answers} == {(421, Reason.REQUEST_MISDIRECTED)}
 
 
+@pytest.mark.parametrize("dots", ["%2e%2e;", ".%2E;x=1", "%2e;"])
+def test_dots_that_come_to_light_with_parameters_are_refused(stage: Stage, dots: str):
+    """Some services follow them, and would serve another path than the one that was judged. Behind a '?' they are nobody's path."""
+    host = stage.world.hosts["off.test"]
+    path = host.routes[-1].path.rstrip("/")
+    with stage.connect(host, "nobody") as connection:
+        refused = connection.ask(f"{path}/x/{dots}/y")
+    assert (refused.status, refused.code) == (400, Reason.REQUEST_REJECTED)
+    asked = Asked(f"{path}/x?/{dots}/y", "GET", "")
+    with stage.connect(host, "nobody") as connection:
+        assert differences(stage, host, "nobody", asked, connection.ask(asked.target)) == []
+
+
 def test_octets_beyond_ascii(stage: Stage):
     """HTTP/2 takes them in a target as if they had been escaped; HTTP/1.1 takes none, and neither takes a control."""
     host = stage.world.hosts["off.test"]

@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -206,6 +207,30 @@ def test_a_partner_gets_no_session_cookie(gate: Stage):
     assert (answer.status, answer.told("cookie")) == (200, ["a=b"])
 
 
+def test_a_star_stands_for_something(tmp_path: Path):
+    """For all below a path, and for one label of a name; and what a rule makes of it has to be an identity."""
+    rules = [
+        {"match": {"common_name": "team/*"}, "identity": "acme/team"},
+        {"match": {"common_name": "*.host"}, "identity": "acme/host"},
+        {"match": {"common_name": "*"}, "identity": "acme/x/{common_name}"},
+    ]
+    expected = {
+        b"team/a": "spiffe://example.org/acme/team",
+        b"a.host": "spiffe://example.org/acme/host",
+        b"team/": Reason.IDENTITY_NAME_UNUSABLE,
+        b".host": "spiffe://example.org/acme/x/.host",
+        b"a.b.host": "spiffe://example.org/acme/x/a.b.host",
+        b"a" * 2020: f"spiffe://example.org/acme/x/{'a' * 2020}",
+        b"a" * 2021: Reason.IDENTITY_NAME_UNUSABLE,
+    }
+    with stage(tmp_path, OWN, {"acme": {"roots_pem": roots_pem(ACME), "identities": rules}}) as gate:
+        shown = {name: forge(ACME, named(name)) for name in expected}
+        assert {name: str(gate.judged(one)) for name, one in shown.items()} == {
+            name: str(one) for name, one in expected.items()
+        }
+        assert {name: outcome(gate, one) for name, one in shown.items()} == expected
+
+
 def test_names_are_given_alike(tmp_path: Path):
     """The access check gives each leaf the name, or the refusal, that the control plane gives it."""
     seed = random.getrandbits(32)
@@ -251,13 +276,17 @@ def serial_of(shown: Forged) -> str:
 
 
 def test_what_a_partner_revoked_is_refused(tmp_path: Path):
-    """A serial on its list is refused; its neighbour is let in, and so is the same serial of ours."""
-    bad, good = forge(ACME, named(b"bob")), forge(ACME, named(b"eve"))
+    """A serial on its list is refused, also one whose DER begins with a zero; not its neighbour, a part of one, or the same of ours."""
+    bad, high = forge(ACME, named(b"bob")), forge(ACME, replace(named(b"bob"), serial=0x8A8B8C))
+    good = [
+        forge(ACME, named(b"eve")),
+        *(forge(ACME, replace(named(b"eve"), serial=part)) for part in (0x8A8B, 0x8B8C)),
+    ]
     own = forge(OWN, Draft())
-    lists = {"acme": (listed(ACME, TOMORROW, serial_of(bad), serial_of(own)),)}
+    lists = {"acme": (listed(ACME, TOMORROW, serial_of(bad), serial_of(high), serial_of(own)),)}
     with stage(tmp_path, OWN, with_lists(), lists=lists) as gate:
-        assert outcome(gate, bad) == Reason.REVOKED
-        assert outcome(gate, good) == "spiffe://example.org/acme/eve"
+        assert [outcome(gate, one) for one in (bad, high)] == [Reason.REVOKED] * 2
+        assert {outcome(gate, one) for one in good} == {"spiffe://example.org/acme/eve"}
         assert outcome(gate, own) == GOOD_URI.decode()
 
 

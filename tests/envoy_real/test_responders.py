@@ -102,6 +102,15 @@ def test_the_first_request_waits_for_the_word(strict: Stage, says: Agent):
     assert sorted(says.asked) == sorted(("acme", fingerprint(one.der)) for one in shown.values())
 
 
+def test_a_clock_that_was_set_back_stretches_no_word(strict: Stage, says: Agent):
+    """A time to ask again that is further away than a minute is asked about at once: who was revoked since is refused."""
+    shown = forge(ACME, named(b"bob"))
+    says.say(shown, Word.GOOD, ends=90_000, renew=86_400)
+    assert outcome(strict, shown) == BOB
+    says.say(shown, Word.REVOKED)
+    assert outcome(strict, shown) == Reason.REVOKED
+
+
 def test_what_is_not_known_may_be_accepted(lenient: Stage, hints: Agent):
     """Where the world says so; who is revoked is refused all the same."""
     shown = {word: forge(ACME, named(b"bob")) for word in Word}
@@ -156,6 +165,15 @@ def test_nobody_else_is_asked_for(strict: Stage, says: Agent):
     with strict.connect(strict.context(own)) as connection:
         assert connection.ask("/?anonymous").status == 200
     assert says.asked == []
+
+
+def test_no_session_is_minted_for_a_partner(strict: Stage, says: Agent):
+    """Its tokens would outlive what its authority says, and bear our name; ours have theirs."""
+    own, others = forge(OWN, Draft()), [forge(ACME, named(b"bob")), forge(BETA, named(b"bob"))]
+    says.say(others[0], Word.GOOD)
+    told = [strict.meet(one).told("cookie") for one in (own, *others)]
+    assert told == [["Handfast_Authorization=minted"], [], []]
+    assert says.minted == [fingerprint(own.der)]
 
 
 def test_an_open_connection_learns_of_a_revocation(strict: Stage, says: Agent):

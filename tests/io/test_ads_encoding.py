@@ -1,11 +1,17 @@
+from collections.abc import Callable
+from hashlib import sha256
+
 import pytest
 from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
 from handfast.envoy.types import EXTENSION, FILE_LOG, HTTP_MANAGER, LISTENER, ROUTE, SECRET
-from handfast.io.ads import AdsServer, Encoder, encode, references
+from handfast.io import off_loop
+from handfast.io.ads import AdsServer
+from handfast.io.ads_encoding import Encoder, encode, references
 from tests.io.ads_parts import FROM_ADS, Json, listener, route
 
 
@@ -113,3 +119,51 @@ def test_a_bad_publication_leaves_the_one_before():
     with pytest.raises(BadInput):
         server.publish({ROUTE: {"r": {"name": "r", "nonsense": 1}}})
     assert server.digest == digest
+
+
+LUA = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
+
+
+def secret(text: str) -> Json:
+    return {"name": "s", "validation_context": {"trusted_ca": {"inline_string": "t"}, "crl": {"inline_string": text}}}
+
+
+def program(text: str) -> Json:
+    return {"name": "p", "typed_config": {"@type": LUA, "default_source_code": {"inline_string": text}}}
+
+
+@pytest.mark.parametrize(("url", "document"), [(SECRET, secret), (EXTENSION, program)])
+def test_a_long_text_is_encoded_as_a_short_one_is(
+    url: str, document: Callable[[str], Json], monkeypatch: pytest.MonkeyPatch
+):
+    """The same bytes, wherever it stands; and another text of the same length is another resource."""
+    text = "é \U0001f600 \n" * 20
+    short = encode(url, document("")["name"], document(text))
+    monkeypatch.setattr(off_loop, "LONG_BYTES", 10)
+    assert encode(url, document("")["name"], document(text)) == short
+    encoder, name = Encoder(), document("")["name"]
+    first, same, other = (
+        encoder.snapshot({url: {name: document(one)}}) for one in (text, text, text.replace(" ", "_"))
+    )
+    assert first.of(url)[name] is same.of(url)[name]
+    assert first.digest != other.digest
+
+
+def test_a_text_that_looks_like_the_name_of_a_long_one_is_itself(monkeypatch: pytest.MonkeyPatch):
+    """Neither by its digest nor by a guess can somebody have another one's text put in its place."""
+    monkeypatch.setattr(off_loop, "LONG_BYTES", 50)
+    long = "x" * 51
+    mine = f"long {sha256(long.encode()).hexdigest()}"[:50]
+    document = {
+        "name": "s",
+        "validation_context": {"trusted_ca": {"inline_string": mine}, "crl": {"inline_string": long}},
+    }
+    context = secret_pb2.Secret.FromString(encode(SECRET, "s", document).value).validation_context
+    assert (context.trusted_ca.inline_string, context.crl.inline_string) == (mine, long)
+
+
+def test_half_of_a_pair_is_refused_in_a_long_text_too(monkeypatch: pytest.MonkeyPatch):
+    """Protobuf's texts are Unicode."""
+    monkeypatch.setattr(off_loop, "LONG_BYTES", 10)
+    with pytest.raises(BadInput):
+        Encoder().snapshot({SECRET: {"s": secret("x" * 20 + "\ud83d")}})

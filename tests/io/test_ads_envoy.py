@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from handfast.envoy.types import CLUSTER, LISTENER, ROUTE
-from handfast.io import ads
+from handfast.io import ads_encoding
 from handfast.io.ads import AdsServer
 from handfast.io.envoy_process import EnvoyProcess
 from handfast.io.xds_state import Rejected
@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 
 
 def bootstrap(path: Path, api: str = "DELTA_GRPC") -> Json:
-    limit = {"args": {"grpc.max_receive_message_length": {"int_value": ads.MAX_RESOURCE}}}
+    limit = {"args": {"grpc.max_receive_message_length": {"int_value": ads_encoding.MAX_RESOURCE}}}
     grpc = {"google_grpc": {"target_uri": f"unix:{path}", "stat_prefix": "ads", "channel_args": limit}}
     return {
         "node": {"id": "one", "cluster": "test"},

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handfast.base.refusal import BadInput, Refusal, Unavailable
 from handfast.base.spiffe import TrustDomain
-from handfast.base.windows import whole_second
+from handfast.base.windows import to_unix, whole_second
 from handfast.io import sealed
 from handfast.io.authorities import Authority, create_authority, open_authority
 from handfast.io.sealed import Passphrase
@@ -219,13 +219,7 @@ def test_the_authority_of_another_trust_domain_is_refused(tmp_path: Path):
 
 async def test_a_list_is_signed_by_the_issuing_authority(authority: Authority):
     """PEM, with its number, for seven days, with each revocation."""
-    one = Revoked(
-        serial=hex_serial(77),
-        fingerprint="",
-        at=START,
-        reason=RevocationReason.SUPERSEDED,
-        not_after=START + timedelta(days=1),
-    )
+    one = (hex_serial(77), to_unix(START), RevocationReason.SUPERSEDED.value)
     text = await authority.crl([one], 12, START)
     listed = x509.load_pem_x509_crl(text.encode())
     issuing = x509.load_der_x509_certificate(authority.issuing_der)
@@ -282,7 +276,8 @@ async def test_the_loop_goes_on_while_a_long_list_is_made(tmp_path: Path):
         )
         for number in range(100_000)
     ]
-    making, turns = asyncio.create_task(authority.crl(revoked, 5, START)), [time.monotonic()]
+    entries = [(one.serial, to_unix(one.at), one.reason.value) for one in revoked]
+    making, turns = asyncio.create_task(authority.crl(entries, 5, START)), [time.monotonic()]
     while not making.done():
         await asyncio.sleep(0.001)
         turns.append(time.monotonic())

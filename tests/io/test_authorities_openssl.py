@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from handfast.base.windows import to_unix
 from handfast.io.authorities import Authority, create_authority
 from handfast.trust.facts import facts, pem
-from handfast.trust.revocation import RevocationReason, Revoked
+from handfast.trust.revocation import RevocationReason
 from tests.io.authority_parts import DOMAIN, leaf_of
 from tests.support.clock import FakeClock
 
@@ -47,13 +48,7 @@ async def test_openssl_refuses_a_certificate_that_the_list_names(lab: tuple[Path
     """A revocation in our list is one for everybody."""
     directory, authority, der = lab
     seen, now = facts(der), datetime.now(UTC)
-    one = Revoked(
-        serial=seen.serial,
-        fingerprint=seen.fingerprint,
-        at=now,
-        reason=RevocationReason.KEY_COMPROMISE,
-        not_after=seen.window.not_after,
-    )
+    one = (seen.serial, to_unix(now), RevocationReason.KEY_COMPROMISE.value)
     (directory / "issuing.crl.pem").write_text(await authority.crl([one], 2, now))
     ca = directory / "ca"
     lists = ("-crl_check_all", "-CRLfile", ca / "root.crl.pem", "-CRLfile", directory / "issuing.crl.pem")

@@ -20,6 +20,7 @@ from handfast.io.sealed import Passphrase
 from handfast.io.sqlite import SqliteDatabase
 from tests.io.ledger.builders import NOW, ids, intent, issue, joined, revoked
 from tests.support.clock import FakeClock
+from tests.support.ledger import revoked_live
 
 DOMAIN = TrustDomain("example.org")
 PASSPHRASE = Passphrase(b"0123456789abcdef")
@@ -77,7 +78,7 @@ async def test_a_restored_ledger_goes_on_ahead(data: Path, tmp_path: Path):
     put_back(tmp_path / "a.tar", tmp_path / "new")
     database = await SqliteDatabase.open(tmp_path / "new" / "ledger.sqlite")
     ledger = await SqlLedger.open(database)
-    assert [one.serial for one in await ledger.revoked_live(NOW)] == ["0a"]
+    assert [one.serial for one in await revoked_live(ledger, NOW)] == ["0a"]
     assert await ledger.next_counter("crl") == JUMP + 4
     assert ledger.changes.value == JUMP + 1
     *before, last = await ledger.page()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
 from handfast.io.credentials import Credential, load, new_key, p12, save
+from handfast.trust.csr import CsrFacts, read_csr
 from handfast.trust.facts import pem_certificates
-from handfast.trust.plan import CsrFacts, read_csr
 from tests.support.pki import Pki
 
 

@@ -129,7 +129,7 @@ def test_the_spelling_of_an_event_stays():
     """The wire form is what agents and logs of other versions rely on."""
     event = AgentJoined(id="e1", at=NOON, agent="web-1", serial="0a")
     assert encode_event(event) == (
-        b'{"kind":"agent.joined","id":"e1","at":"2026-01-31T12:00:00Z","agent":"web-1","serial":"0a"}'
+        b'{"kind":"agent.joined","id":"e1","at":"2026-01-31T12:00:00Z","agent":"web-1","serial":"0a","grant":"","again":false}'
     )
 
 

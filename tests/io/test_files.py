@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,44 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_nothing_beside(
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_file_lasts_once_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its content is on the disk before its name is, and its name before the call returns: else a crash could bring the old one back."""
+    steps, fsync, replace = list[str](), os.fsync, Path.replace
+
+    def sync(handle: int) -> None:
+        steps.append("directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "content")
+        fsync(handle)
+
+    def rename(path: Path, target: Path) -> Path:
+        steps.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", rename)
+    files.write(tmp_path / "key", b"k")
+    assert steps == ["content", "name", "directory"]
+
+
+def test_a_link_that_lies_where_the_new_file_is_begun_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where somebody guessed the name: what it leads to stays as it was."""
+    other = tmp_path / "other"
+    other.write_bytes(b"untouched")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "guessed")
+    (tmp_path / ".key.guessed.tmp").symlink_to(other)
+    with pytest.raises(BadInput, match="cannot be written"):
+        files.write_secret(tmp_path / "key", b"k")
+    assert (other.read_bytes(), (tmp_path / "key").exists()) == (b"untouched", False)
+
+
+@pytest.mark.parametrize(("owner", "fine"), [(1000, True), (0, True), (1001, False)])
+def test_a_secret_is_ours_or_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, fine: bool):
+    """Root may read and write all files anyway; anybody else who owns one can change it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    seen = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, owner, 0, 1, 0, 0, 0))
+    with nullcontext() if fine else pytest.raises(BadInput, match="belongs to another user"):
+        files._check_secret(tmp_path / "key", seen)
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path):
@@ -265,6 +304,23 @@ def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(BadInput, match="not a directory"):
         files.private_directory(tmp_path / "file")
+
+
+def test_a_directory_is_never_open_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whoever opened it in that moment could look into it for ever."""
+    seen, chmod = list[int](), Path.chmod
+
+    def late(path: Path, wanted: int) -> None:
+        seen.append(mode(path))
+        chmod(path, wanted)
+
+    monkeypatch.setattr(Path, "chmod", late)
+    before = os.umask(0)
+    try:
+        files.private_directory(tmp_path / "private")
+    finally:
+        os.umask(before)
+    assert seen == [0o700]
 
 
 @ROOT_ONLY

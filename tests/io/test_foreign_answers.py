@@ -191,3 +191,17 @@ def test_what_cannot_be_written_leaves_nothing_older(shelf: Shelf):
     with pytest.raises(BadInput):
         ForeignAnswers(shelf.directory).keep(OWNER, file.name, revoked)
     assert shelf.recall() is None
+
+
+@pytest.mark.parametrize("fault", ["no room", "too large"])
+def test_a_revocation_stays_until_something_takes_its_place(shelf: Shelf, fault: str):
+    """A later one that says the same and cannot be kept takes nothing away: a restart must not bring anybody back."""
+    made = shelf.keep(LEAF, Word.REVOKED)
+    (file,) = shelf.files
+    if fault == "no room":
+        file.with_suffix(".new").mkdir()
+        with pytest.raises(BadInput):
+            ForeignAnswers(shelf.directory).keep(OWNER, file.name, made)
+    else:
+        ForeignAnswers(shelf.directory).keep(OWNER, file.name, replace(made, raw=made.raw + b"x" * MOST_OCTETS))
+    assert shelf.recall() is Word.REVOKED

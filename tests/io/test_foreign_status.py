@@ -17,7 +17,9 @@ from handfast.access.authority import ForeignAuthority
 from handfast.access.world_file import parse_world
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Unavailable
+from handfast.io import foreign_status
 from handfast.io.foreign_status import LATEST, SOONEST, ForeignStatus, fetch
+from handfast.trust import foreign_crl
 from handfast.trust.facts import pem
 from handfast.trust.foreign_crl import MOST_REVOKED
 from tests.support.partners import authority, crl, partner, roots_pem
@@ -237,3 +239,46 @@ async def test_lists_are_bounded_together(tmp_path: Path):
     status = await followed(tmp_path, acme({"crl_pem": texts}, roots=roots), datetime.now(UTC))
     fault = status.faults(datetime.now(UTC))["acme"]
     assert (fault.reason, "20001 entries" in fault.evidence["list"]) == (Reason.REVOCATION_CRL_UNUSABLE, True)
+
+
+async def test_a_clock_that_was_set_back_holds_up_no_look(site: Site, tmp_path: Path):
+    """Who was revoked meanwhile would come in for as long as the clock is behind."""
+    now, authorities = datetime.now(UTC), acme({"crl": site.url})
+    site.body = crl(ACME.issuing, until=10 * DAY, since=-2 * DAY)
+    status = await followed(tmp_path, authorities, now)
+    await status.renew(authorities["acme"], now)
+    assert status.due(now) == []
+    assert [one.name for one in status.due(now - DAY)] == ["acme"]
+    assert status.next_look(now - DAY) <= LATEST.total_seconds()
+
+
+async def test_what_counts_of_several_lists_is_kept_whatever_the_others_are(site: Site, tmp_path: Path):
+    """One CA's list that has ended, or is gone, must not undo at a restart what another's says."""
+    root = authority("Acme Root")
+    issuing = authority("Acme Issuing", root)
+    now, chain = datetime.now(UTC), (root.cert_pem + issuing.cert_pem).decode()
+    authorities = acme({"crl": site.url}, roots=chain)
+    first = pem(crl(issuing, (0x0A,)), "X509 CRL") + pem(crl(root, (0x0C,)), "X509 CRL")
+    ended = pem(crl(root, since=-2 * DAY, until=-DAY), "X509 CRL")
+    for second in (ended, "", pem(b"0", "X509 CRL")):
+        directory = tmp_path / str(len(second))
+        status = await followed(directory, authorities, now)
+        site.body = first.encode()
+        await status.renew(authorities["acme"], now)
+        newer = crl(issuing, (0x0A, 0x0B), since=timedelta(minutes=-30))
+        site.body = (pem(newer, "X509 CRL") + second).encode()
+        await status.renew(authorities["acme"], now)
+        assert set(serials(status, authorities)) == {"0a", "0b", "0c"}
+        assert set(serials(await followed(directory, authorities, now), authorities)) == {"0a", "0b", "0c"}
+
+
+async def test_a_large_list_is_recalled_too(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As PEM it is larger than it came."""
+    site.body = crl(ACME.issuing, range(1, 50))
+    monkeypatch.setattr(foreign_crl, "MAX_LIST_BYTES", len(site.body))
+    monkeypatch.setattr(foreign_status, "MAX_LIST_BYTES", len(site.body))
+    now, authorities = datetime.now(UTC), acme({"crl": site.url})
+    status = await followed(tmp_path, authorities, now)
+    await status.renew(authorities["acme"], now)
+    assert status.faults(now) == {}
+    assert serials(await followed(tmp_path, authorities, now), authorities) == serials(status, authorities)

@@ -57,3 +57,12 @@ def test_a_damaged_uri_is_refused_by_its_file(tmp_path: Path):
     with pytest.raises(BadInput) as caught:
         key_places.open_signer(tmp_path, None)
     assert caught.value.file.endswith(TOKEN_FILE)
+
+
+def test_of_a_key_file_and_a_token_neither_counts(tmp_path: Path):
+    """Whoever can put a file there must not choose which of the two signs."""
+    key_places.put(tmp_path, KeyKind.P256, None)
+    (tmp_path / TOKEN_FILE).touch(0o600)
+    (tmp_path / TOKEN_FILE).write_text(URI)
+    with pytest.raises(BadInput, match="one must count"):
+        key_places.open_signer(tmp_path, None)

@@ -17,7 +17,7 @@ from handfast.io.clock import SystemClock
 from handfast.io.generation_files import differs
 from handfast.io.generations import REVOKING_CRL, Generations
 from handfast.io.next_authority import SIGNED
-from handfast.io.renewed_lists import renew
+from handfast.io.renewed_lists import MOST_LISTS, renew
 from handfast.io.signed_chains import install, read_signed
 from handfast.trust.facts import facts, pem, pem_certificates
 from tests.io.authority_parts import DOMAIN, key_of, now, openssl_needed, requested, signed
@@ -43,6 +43,16 @@ def contents(place: Place) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in place.authority.rglob("*") if path.is_file()}
 
 
+def forgetful(root: OfflineRoot) -> bytes:
+    """Sign a list that revokes nobody, whatever was revoked before."""
+    register = root.directory / "index.txt"
+    known = register.read_text()
+    register.write_text("")
+    empty = root.crl(days=1000).read_bytes()
+    register.write_text(known)
+    return empty
+
+
 async def with_policy(place: Place, root: OfflineRoot, directory: Path) -> OfflineRoot:
     """Install an issuing CA below a CA that the root signed."""
     policy = root.below(directory, days=3000)
@@ -63,7 +73,8 @@ async def test_a_newer_list_of_the_root_is_taken_alone(place: Place, root: Offli
     assert [one.serial_number for one in crl] == [x509.load_pem_x509_certificate(other.pem.read_bytes()).serial_number]
     after = contents(place)
     assert {path.name for path in after if after[path] != before[path]} == {"root.crl.pem"}
-    renew(place.authority, listed, now())
+    for again in (listed, listed * MOST_LISTS):
+        renew(place.authority, again, now())
     assert contents(place) == after
     running(place)
 
@@ -138,6 +149,42 @@ async def test_what_waits_gets_the_list_too(place: Place, root: OfflineRoot, tmp
         assert due > now() + timedelta(days=790)
 
 
+async def test_of_several_lists_here_the_newest_is_the_one_to_be_followed(
+    place: Place, root: OfflineRoot, tmp_path: Path
+):
+    """What waits may have come with a newer one: one from between the two takes the place of neither."""
+    policy = root.below(tmp_path / "policy")
+    for days in (3, 1):
+        chain = policy.sign(await requested(place)).read_bytes() + root.pem.read_bytes()
+        lists = root.crl().read_bytes() + policy.crl(days=400, began=now() - timedelta(days=days)).read_bytes()
+        install(place, read_signed(chain, lists), now(), root.fingerprint)
+    before = contents(place)
+    with pytest.raises(BadInput, match="older than"):
+        renew(place.authority, policy.crl(days=400, began=now() - timedelta(days=2)).read_bytes(), now())
+    assert contents(place) == before
+
+
+async def test_a_list_speaks_of_what_its_own_ca_issued(place: Place, root: OfflineRoot, tmp_path: Path):
+    """A serial number in the root's that the issuing CA has too, which another one signed, is somebody else's."""
+    await with_policy(place, root, tmp_path / "policy")
+    listed = root.crl(days=700, revoked=place.authority / "issuing.pem").read_bytes()
+    assert renew(place.authority, listed, now()) == ("CN=Example Offline Root",)
+
+
+async def test_a_list_need_not_outlast_a_ca_whose_key_is_gone(place: Place, root: OfflineRoot):
+    """Only what issues here would cut everybody off; until that ends it has to count."""
+    install(place, await signed(place, root, days=900, crl_days=910), now(), root.fingerprint)
+    install(place, await signed(place, root, crl_days=910), now())
+    later = place.authority / "generations" / "0002"
+    later.parent.mkdir(mode=0o700)
+    (place.authority / SIGNED).rename(later)
+    listed = root.crl(days=500).read_bytes()
+    with pytest.raises(BadInput, match="does not count from now"):
+        renew(place.authority, listed, now())
+    (place.authority / "issuing-key.pem").unlink()
+    assert renew(place.authority, listed, now())
+
+
 async def test_an_issuing_ca_that_is_over_may_be_revoked_and_stays_so(place: Place, root: OfflineRoot):
     """Its key is gone. A later list that lacks it is refused until it has ended, and the next chain is installed all the same."""
     install(place, await signed(place, root), now(), root.fingerprint)
@@ -148,17 +195,18 @@ async def test_an_issuing_ca_that_is_over_may_be_revoked_and_stays_so(place: Pla
     gone = place.authority / "issuing.pem"
     (place.authority / "issuing-key.pem").unlink()
     renew(place.authority, root.crl(days=340, revoked=gone).read_bytes(), now())
-    register = root.directory / "index.txt"
-    known = register.read_text()
-    register.write_text("")
-    empty = root.crl(days=340).read_bytes()
-    register.write_text(known)
+    assert renew(place.authority, root.crl(days=341).read_bytes(), now())
     with pytest.raises(BadInput, match="does not revoke") as caught:
-        renew(place.authority, empty, now())
-    assert facts(pem_certificates(gone.read_text())[0]).serial in str(caught.value.hint)
+        renew(place.authority, forgetful(root), now())
+    over = facts(pem_certificates(gone.read_text())[0])
+    assert over.serial in str(caught.value.hint)
     (later / "root-key.pem").unlink(missing_ok=True)
     back = read_signed(root.sign(await requested(place)).read_bytes(), root.crl(days=340).read_bytes())
     assert install(place, back, now())
+    empty = forgetful(root)
+    with pytest.raises(BadInput, match="does not revoke"):
+        renew(place.authority, empty, over.window.not_after - timedelta(seconds=1))
+    assert renew(place.authority, empty, over.window.not_after)
 
 
 async def test_a_root_whose_key_is_here_signs_for_itself(place: Place, root: OfflineRoot):

@@ -55,9 +55,10 @@ def test_a_sealed_key_holds_nothing_of_the_key():
 
 
 def test_a_key_that_openssl_sealed_is_read():
-    """However it was sealed: PBKDF2 with 2,048 rounds is what most tools write."""
+    """However it was sealed: PBKDF2 with 2,048 rounds is what most tools write, and some put lines of their own before it."""
     text = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(PASSPHRASE.secret))
-    assert same(sealed.unseal(text, PASSPHRASE))
+    for whole in (text, b"Bag Attributes: <No Attributes>\n" + text):
+        assert same(sealed.unseal(whole, PASSPHRASE))
 
 
 @pytest.mark.debian("openssl")

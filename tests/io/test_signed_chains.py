@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
@@ -33,6 +34,7 @@ from handfast.trust.rotation import Stage
 from tests.io.authority_parts import (
     DOMAIN,
     PASSPHRASE,
+    key_of,
     now,
     opened,
     openssl_needed,
@@ -110,6 +112,27 @@ async def test_another_root_of_the_same_name_is_refused(place: Place, root: Offl
 
 
 @openssl_needed
+async def test_a_root_that_will_not_do_is_refused_whatever_it_signed(place: Place, tmp_path: Path):
+    """Everything below it hangs on its key."""
+    weak = offline_root(tmp_path / "weak", key="RSA:1024")
+    with pytest.raises(Refused) as caught:
+        install(place, await signed(place, weak), now(), weak.fingerprint)
+    assert caught.value.refusal.reason is Reason.AUTHORITY_UNFIT
+    assert not place.authority.exists()
+
+
+@openssl_needed
+async def test_what_lies_where_the_first_authority_goes_is_not_touched(place: Place, root: OfflineRoot):
+    """It may be what somebody saved of another one."""
+    back = await signed(place, root)
+    place.authority.mkdir(mode=0o700)
+    (place.authority / "root-key.pem").write_text("a key")
+    with pytest.raises(BadInput, match="an authority here already"):
+        install(place, back, now(), root.fingerprint)
+    assert [path.name for path in place.authority.iterdir()] == ["root-key.pem"]
+
+
+@openssl_needed
 async def test_an_issuing_ca_of_another_trust_domain_is_refused(place: Place, root: OfflineRoot):
     """Its identities would be another installation's."""
     back = await signed(place, root)
@@ -120,10 +143,23 @@ async def test_an_issuing_ca_of_another_trust_domain_is_refused(place: Place, ro
 
 
 @openssl_needed
-async def test_a_list_that_ends_before_the_issuing_ca_is_refused(place: Place, root: OfflineRoot):
-    """Nobody here can renew it, and with a stale one every client is refused."""
-    with pytest.raises(BadInput, match="does not count from now until"):
-        install(place, await signed(place, root, days=300, crl_days=30), now(), root.fingerprint)
+async def test_a_list_that_does_not_count_for_as_long_as_the_issuing_ca_is_refused(place: Place, root: OfflineRoot):
+    """Nobody here can renew it, and with one that is stale, or not valid yet, every client is refused."""
+    chain = root.sign(await requested(place), days=300).read_bytes()
+    for listed in (root.crl(days=30), root.crl(days=400, began=now() + timedelta(days=1))):
+        with pytest.raises(BadInput, match="does not count from now until"):
+            install(place, read_signed(chain, listed.read_bytes()), now(), root.fingerprint)
+
+
+@openssl_needed
+async def test_a_list_that_does_not_speak_of_all_is_refused(place: Place, root: OfflineRoot):
+    """One of leaves alone (RFC 5280 section 5.2.5) would say of no CA that it is revoked."""
+    chain, certificate = root.sign(await requested(place)), x509.load_pem_x509_certificate(root.pem.read_bytes())
+    some = x509.IssuingDistributionPoint(None, None, True, False, None, False, False)
+    builder = x509.CertificateRevocationListBuilder(certificate.subject, now(), now() + timedelta(days=400))
+    listed = builder.add_extension(some, critical=True).sign(key_of(root), hashes.SHA256()).public_bytes(Encoding.PEM)
+    with pytest.raises(BadInput, match="not one of all certificates"):
+        install(place, read_signed(chain.read_bytes(), listed), now(), root.fingerprint)
 
 
 @openssl_needed

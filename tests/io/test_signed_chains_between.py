@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from handfast.base.refusal import BadInput, Refused
 from handfast.io.authority_graph import graph
 from handfast.io.authority_sources import Place
 from handfast.io.ca_certificates import Wanted
 from handfast.io.generations import Generations
-from handfast.io.signed_chains import Signed, install, read_signed
+from handfast.io.signed_chains import MAX_BETWEEN, Signed, install, read_signed
 from handfast.trust.constraints import permitted
 from handfast.trust.facts import facts, pem_certificates
 from tests.io.authority_parts import (
@@ -118,6 +123,45 @@ async def test_a_ca_between_without_the_one_above_it_is_no_chain(place: Place, r
     text = (policy.directory / "issuing.pem").read_bytes() + root.pem.read_bytes()
     with pytest.raises(BadInput, match="no chain"):
         read_signed(text, root.crl().read_bytes())
+
+
+def named(*pairs: tuple[str, str]) -> bytes:
+    """Give CAs of these subjects and issuers, and something that looks like a list: who signed what is judged later."""
+    key, begins = ec.generate_private_key(ec.SECP256R1()), now()
+    made = [
+        x509.CertificateBuilder(name(issuer), name(subject), key.public_key(), number, begins, begins + timedelta(days=1))
+        .sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        for number, (subject, issuer) in enumerate(pairs, 1)
+    ]  # fmt: skip
+    return b"".join(made) + b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+
+
+def name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+
+def test_four_stand_between_at_the_most():
+    """As many as peers would have to be sent with each handshake."""
+    names = [*"abcdef", "root"]
+    whole = [*pairwise(names), ("root", "root")]
+    assert len(read_signed(named(*whole[1:])).between) == MAX_BETWEEN
+    with pytest.raises(BadInput, match="no chain"):
+        read_signed(named(*whole))
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("issuing", "a"), ("a", "b"), ("b", "a")],
+        [("issuing", "a"), ("a", "b"), ("b", "c"), ("c", "a"), ("root", "root")],
+        [("issuing", "root"), ("root", "root"), ("a", "b"), ("b", "a")],
+    ],
+    ids=["a ring", "a ring beside a root", "a ring beside a chain"],
+)
+def test_cas_that_signed_each_other_are_no_chain(pairs: list[tuple[str, str]]):
+    """Nobody walks upwards for ever, and nothing in the file is passed over."""
+    with pytest.raises(BadInput, match="no chain"):
+        read_signed(named(*pairs))
 
 
 @openssl_needed

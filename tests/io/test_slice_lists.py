@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from handfast.base.windows import to_unix
 from handfast.io import slice_lists
 from handfast.io.database import step
 from handfast.io.ledger.lists import SharedLists
 from handfast.io.slice_lists import ANEW, KEPT, PREFIX, SliceLists
-from handfast.trust.revocation import RevocationReason, Revoked
+from handfast.trust.revocation import Entry, RevocationReason
 from tests.io.status_parts import Parts, parts
 
 MOMENT = timedelta(seconds=1)
@@ -30,12 +31,8 @@ def server(here: Parts, *, alone: bool = False) -> SliceLists:
     return SliceLists(lambda: here.ledger.next_counter("crl"), shared)
 
 
-def revoked(here: Parts, *serials: str) -> list[Revoked]:
-    now = here.clock.now()
-    return [
-        Revoked(serial=one, fingerprint="", at=now, reason=RevocationReason.SUPERSEDED, not_after=now + timedelta(1))
-        for one in serials
-    ]
+def revoked(here: Parts, *serials: str) -> list[Entry]:
+    return [(one, to_unix(here.clock.now()), RevocationReason.SUPERSEDED.value) for one in serials]
 
 
 async def listed(lists: SliceLists, here: Parts, *serials: str, revision: int = 1) -> str:
@@ -128,3 +125,15 @@ async def test_a_long_list_is_read_back_in_a_thread(here: Parts, monkeypatch: py
         text = await listed(server(here), here, *all_of_them, revision=revision)
         assert await listed(server(here), here, revision=revision) == text
     assert threads[0] == threading.get_ident() != threads[-1]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_list_of_the_future_is_not_given(here: Parts, alone: bool):
+    """Where the clock was set back, a list of before does not count yet, and every client would be refused with it."""
+    lists, day = server(here, alone=alone), timedelta(days=1)
+    right = here.clock.now()
+    here.clock.set(right + day)
+    await listed(lists, here, ONE)
+    here.clock.set(right)
+    given = x509.load_pem_x509_crl((await listed(lists, here, ONE)).encode())
+    assert given.last_update_utc <= right

@@ -17,7 +17,9 @@ from handfast.io.ledger.lists import ListHead, SharedLists
 from handfast.io.postgres import PostgresDatabase
 from handfast.io.sqlite import SqliteDatabase
 from handfast.io.transfer import put_in, take_out
-from tests.io.ledger.builders import NOW, ids, intent, issue, joined, revoked
+from handfast.trust.joining import Grant
+from tests.io.ledger.builders import NOW, ids, intent, invited, issue, joined, revoked
+from tests.support.ledger import revoked_live
 from tests.support.postgres import PostgresServer
 from tests.support.stores import PostgresStore
 
@@ -33,7 +35,8 @@ async def db(postgres_store: PostgresStore) -> AsyncIterator[Database]:
         await issue(ledger, f"{number:02x}")
     await ledger.revoke(["0a"], NOW, "superseded", [revoked("0a")])
     await database.write(step("insert into meta (key, value) values ('odd', $1)", "ä ☃ \\N \t ' \" \n"))
-    await ledger.add_join_token("t" * 32, NOW + timedelta(hours=1))
+    await ledger.add_join_token("t" * 32, invited("t" * 32))
+    await ledger.take_agent_name("web-1", Grant("4bac", ""))
     await ledger.seal(NOW)
     head = ListHead(path="slice/aa", number=3, revision=2, made_at=NOW, scheduled_at=NOW)
     await SharedLists(database).offer(head, bytes(range(256)), NOW)
@@ -58,13 +61,13 @@ async def test_a_ledger_goes_there_and_back(
     await take_out(postgres.address(name), tmp_path / "two")
     assert content(tmp_path / "one") == content(tmp_path / "two")
     filled = {table for table, rows in content(tmp_path / "one").items() if rows}
-    assert {"certificates", "events", "meta", "join_tokens", "shared_lists"} <= filled
+    assert {"certificates", "events", "meta", "join_tokens", "agent_names", "shared_lists"} <= filled
     whole = await ids(await SqlLedger.open(db))
     for opened in (SqliteDatabase.open(tmp_path / "one"), PostgresDatabase.open(postgres.address(name))):
         database = await opened
         ledger = await SqlLedger.open(database)
         assert await ids(ledger) == whole
-        assert [one.serial for one in await ledger.revoked_live(NOW)] == ["0a"]
+        assert [one.serial for one in await revoked_live(ledger, NOW)] == ["0a"]
         await ledger.append([joined("after")])
         assert (await ids(ledger))[-1] == "after"
         assert ledger.event_head.value == len(whole) + 1

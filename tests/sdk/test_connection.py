@@ -153,14 +153,15 @@ async def test_a_slow_head_is_cut(start, pki):
         assert not run.app.entered.is_set()
 
 
+@pytest.mark.parametrize("start", [b"G", b"\r\n"], ids=["letter", "blank line"])
 @on_both_loops
-async def test_a_slow_head_is_cut_on_a_later_request_too(pki):
+async def test_a_slow_head_is_cut_on_a_later_request_too(start, pki):
     """The time for a head begins anew with each request."""
     async with serving(pki, head_s=0.3) as run, run.talking() as talk:
         assert (await talk.get()).status == 200
         await asyncio.sleep(0.4)  # idle is not slow
         assert (await talk.get()).status == 200
-        talk.send(b"G")
+        talk.send(start)
         assert await cut(talk, after=0.2) == b""
 
 

@@ -12,7 +12,7 @@ import pytest
 from handfast.sdk.front import Front
 from tests.sdk.fronts import GET, Talk, on_both_loops, request, serving, talking
 
-LENGTH = (b"content-length", b"5")
+LENGTH, CHUNKED = (b"content-length", b"5"), (b"transfer-encoding", b"chunked")
 
 
 def start(*fields: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
@@ -119,12 +119,14 @@ async def test_who_fails_amid_the_body_is_cut(caplog):
         ([start(), piece(more=True), piece()], ["transfer-encoding: chunked"], b"0\r\n\r\n"),
         ([start((b"Transfer-Encoding", b"Chunked")), piece(b"a")], ["transfer-encoding: Chunked"], b"1\r\na\r\n0\r\n\r\n"),
         ([start((b"content-length", b"0")), piece()], ["content-length: 0"], b""),
+        ([start(LENGTH, CHUNKED), piece(b"a")], ["content-length: 5", "transfer-encoding: chunked"], b"1\r\na\r\n0\r\n\r\n"),
+        ([start(CHUNKED, LENGTH), piece(b"a")], ["content-length: 5", "transfer-encoding: chunked"], b"1\r\na\r\n0\r\n\r\n"),
     ],
-    ids=["length", "pieces", "chunked", "empty chunks", "said to be chunked", "empty"],
+    ids=["length", "pieces", "chunked", "empty chunks", "said to be chunked", "empty", "length and chunked", "chunked and length"],
 )  # fmt: skip
 @on_both_loops
 async def test_the_end_of_a_body_is_told(messages, lines, body):
-    """By its length where the application says it, else by chunks (RFC 9112 section 6)."""
+    """By its length where the application says it, else by chunks; by these where it says both, as readers do (RFC 9112 section 6)."""
     head, read = await said(*messages)
     assert (head[0], sorted(head[1:]), read) == ("HTTP/1.1 200 OK", sorted([*lines, "connection: close"]), body)
 
@@ -136,6 +138,7 @@ async def test_some_answers_have_no_body():
         ["HTTP/1.1 200 OK", "content-length: 5", "connection: close"],
         b"",
     )
+    assert await said(start(), piece(b"hello"), method="HEAD") == (["HTTP/1.1 200 OK", "connection: close"], b"")
     for status, phrase in ((204, "No Content"), (304, "Not Modified")):
         assert await said(start(status=status), piece()) == ([f"HTTP/1.1 {status} {phrase}", "connection: close"], b"")
 
@@ -205,10 +208,27 @@ async def test_a_field_is_one_field(field, caplog):
 
 @on_both_loops
 async def test_an_application_can_end_the_connection():
-    """With a field of its own, which is not said twice."""
-    async with saying(start((b"Connection", b"x, Close"), LENGTH), piece(b"hello")) as talk:
-        talk.send(request())
+    """With a field of its own, which is not said twice. What waits behind that answer is never done: nobody would hear of it."""
+    entered = list[str]()
+
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        entered.append(scope["path"])
+        for message in (start((b"Connection", b"x, Close"), LENGTH), piece(b"hello")):
+            await send(message)
+
+    async with served_by(app) as talk:
+        talk.send(request("/first") + request("/second"))
         assert (await asyncio.wait_for(talk.rest(), 5)).lower().count(b"connection:") == 1
+    assert entered == ["/first"]
+
+
+@on_both_loops
+async def test_who_speaks_http_1_0_is_answered_once():
+    """Such a client may not read chunks, and what it calls keep-alive is no HTTP of ours: the end of the connection ends the answer."""
+    async with saying(start(LENGTH), piece(b"hello")) as talk:
+        talk.send(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n" * 2)
+        rest = await asyncio.wait_for(talk.rest(), 5)
+    assert (rest.count(b"HTTP/1.1 "), b"connection: close" in rest) == (1, True)
 
 
 @on_both_loops

@@ -16,7 +16,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from handfast.app.agent.in_force import STARTED, WARMING
 from handfast.envoy.types import CLUSTER, LISTENER, SECRET
-from handfast.io.ads import references
+from handfast.io.ads_encoding import references
 from handfast.io.envoy_process import Exit
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
 from handfast.trust.staple import must_staple

@@ -67,7 +67,7 @@ async def host(directory: Path, here: Site) -> AsyncIterator[Host]:
     tokens: list[str] = []
 
     async def token() -> str:
-        tokens.append(await here.token())
+        tokens.append(await here.token(AGENT))
         return tokens[-1]
 
     config = AgentConfig(

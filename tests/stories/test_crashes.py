@@ -16,7 +16,7 @@ from handfast.io.issuance import Issuance
 from tests.app.sites import Site, site
 from tests.stories.telling import HOUR
 from tests.support.clock import FakeClock
-from tests.support.ledger import Crash, FaultySigner, Seams
+from tests.support.ledger import Crash, FaultySigner, Seams, revoked_live
 
 
 async def rows(here: Site, **query: str) -> list[tuple[str, str]]:
@@ -53,11 +53,11 @@ async def test_a_crash_between_record_and_delivery_is_listed_and_settled(crash_a
         assert await rows(later) == [("payments", "revoked")]
         events = (await later.operator.call("GET", "/v1/events", EventList, kind="certificate.revoked")).events
         assert [event["requester"] for event in events] == ["server: its issuance was interrupted"]
-        listed = await later.server.platform.ledger.revoked_live(clock.now())
+        listed = await revoked_live(later.server.platform.ledger, clock.now())
         assert [one.serial for one in listed] == [events[0]["serial"]]
     clock.set(clock.now() + timedelta(days=2))
     async with site(tmp_path, clock) as much_later:
-        assert await much_later.server.platform.ledger.revoked_live(clock.now()) == []
+        assert await revoked_live(much_later.server.platform.ledger, clock.now()) == []
 
 
 async def test_an_interrupted_issuance_is_settled_while_the_server_runs(tmp_path: Path):

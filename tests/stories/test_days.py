@@ -198,4 +198,7 @@ async def test_a_revoked_agent_gets_no_further_and_says_so(tmp_path: Path):
             await pass_time(here.clock, 20 * HOUR, step=HOUR)
             assert on.agent.acknowledged == known
             assert len(on.tokens) == 1
-            assert {finding.reason for finding in on.agent._findings.standing} >= {Reason.SNAPSHOT_BAD}
+            assert {finding.reason for finding in on.agent._findings.standing} >= {
+                Reason.SNAPSHOT_BAD,
+                Reason.AGENT_REVOKED,
+            }

@@ -32,11 +32,13 @@ from handfast.io.credentials import new_key
 from handfast.io.database import Value, step
 from handfast.io.issuance import IssuedCertificate
 from handfast.io.ledger.events import to_micros
+from handfast.trust.csr import CsrFacts, read_csr
 from handfast.trust.facts import facts, pem_certificates
-from handfast.trust.plan import CsrFacts, LeafRequest, read_csr
+from handfast.trust.plan import LeafRequest
 from handfast.trust.profile import BACKDATE
 from handfast.trust.renewal import Counting, counting, renew_at, superseded
 from tests.support.clock import FakeClock
+from tests.support.ledger import revoked_live
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
 HOLDERS, SIGNED = 1500, 20
@@ -309,7 +311,7 @@ async def _a_compromise(fleet: Fleet) -> None:
     assert {one.issuer for one in fleet.holders} == {fleet.counting.issuer} != {stolen}
     now = fleet.clock.now()
     assert thief.window.contains(now)
-    revoked = {one.serial for one in await fleet.platform.ledger.revoked_live(now)}
+    revoked = {one.serial for one in await revoked_live(fleet.platform.ledger, now)}
     assert len(revoked) >= HOLDERS
     assert thief.issuer == stolen
     current = fleet.platform.slices.current.value

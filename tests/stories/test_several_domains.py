@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from handfast.app.domain_servers import start_domains
 from handfast.app.domains import Settings, add_domain
 from handfast.app.server.build import Server, ServerConfig, build_server
-from handfast.app.up import UpConfig, server_alone
+from handfast.app.up import UpConfig, servers_alone
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
 from handfast.base.spiffe import TrustDomain
@@ -30,6 +30,7 @@ from tests.app.server.status_sites import free_port
 from tests.stories.telling import eventually
 from tests.stories.test_several_servers import PASSPHRASE, digest, issue, issuer, revoke, rotate
 from tests.support.clock import FakeClock
+from tests.support.ledger import revoked_live
 from tests.support.postgres_fixtures import postgres, postgres_store
 from tests.support.stores import PostgresStore
 
@@ -146,7 +147,9 @@ async def test_it_is_found_again(carriers: Carriers):
         await revoke(server, gone.serial)
     (again,) = await carriers.further("one")
     assert again.platform.authority.bundle_pem == kept.bundle
-    assert {record.serial for record in await again.platform.ledger.revoked_live(carriers.clock.now())} == {gone.serial}
+    assert {record.serial for record in await revoked_live(again.platform.ledger, carriers.clock.now())} == {
+        gone.serial
+    }
 
 
 async def test_a_server_without_the_passphrase_does_not_join(carriers: Carriers):
@@ -222,7 +225,7 @@ async def test_one_that_began_in_a_file_stays_there(carriers: Carriers):
     with capture_logs() as lines:
         (again,) = await carriers.further("one")
     assert [line["trust_domain"] for line in lines if line["event"] == "domain.apart"] == [str(DEV)]
-    assert {one.serial for one in await again.platform.ledger.revoked_live(carriers.clock.now())} == {gone.serial}
+    assert {one.serial for one in await revoked_live(again.platform.ledger, carriers.clock.now())} == {gone.serial}
     session = await asyncpg.connect(address_of(carriers.address, DEV).url)
     assert await session.fetchval("select to_regnamespace($1)", quoted(schema_of(DEV))) is None
     await session.close()
@@ -243,7 +246,7 @@ async def test_no_empty_ledger_takes_the_place_of_one_that_is_elsewhere(carriers
         await carriers.further("one")
     stray.unlink()
     (again,) = await carriers.further("one")
-    assert {one.serial for one in await again.platform.ledger.revoked_live(carriers.clock.now())} == {gone.serial}
+    assert {one.serial for one in await revoked_live(again.platform.ledger, carriers.clock.now())} == {gone.serial}
 
 
 async def test_a_start_that_cannot_have_all_trust_domains_begins_none(carriers: Carriers):
@@ -255,6 +258,6 @@ async def test_a_start_that_cannot_have_all_trust_domains_begins_none(carriers: 
     directory = carriers.directory / "one"
     config = UpConfig(data=directory, trust_domain=str(FIRST), passphrase=PASSPHRASE, api=ANY, admin=ANY)
     with pytest.raises(BadInput, match="no ledger"):
-        async with server_alone(config, carriers.clock):
+        async with servers_alone(config, carriers.clock):
             pass
     assert not (directory / "ledger.sqlite").exists()

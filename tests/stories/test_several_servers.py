@@ -20,14 +20,19 @@ from handfast.app.server.messages import (
     CertificateAnswer,
     CertificateRequest,
     EventList,
+    JoinRequest,
     RevocationAnswer,
     RevocationRequest,
+    TokenAnswer,
+    TokenRequest,
 )
 from handfast.app.server.rotation_messages import AuthoritiesAnswer, RotationRequest
 from handfast.app.server.status import StatusConfig
-from handfast.base.refusal import BadInput, Unavailable
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, Refused, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io.credentials import new_key
+from handfast.io.records import CertificateState
 from handfast.io.sealed import Passphrase
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.rotation import PACE, SETTLE
@@ -241,10 +246,49 @@ async def _same(fleet: Fleet, servers: tuple[Server, ...], path: str) -> None:
 async def test_a_server_that_lacks_a_generation_issues_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
     """Where keys do not travel it is as ever: it says what to copy, and goes on once the files are there."""
     one, other = await fleet.server("one"), await fleet.server("other")
-    monkeypatch.setattr(other.platform.rotation, "_sharing", None)
+    for holder in (other.platform.rotation, other.platform.rotation.lists):
+        monkeypatch.setattr(holder, "_sharing", None)
     await rotate(one)
     with pytest.raises(BadInput):
         await other.platform.rotation.go_on()
     with pytest.raises(Unavailable, match="authority") as caught:
         await issue(other)
     assert "whose keys are sealed" in caught.value.hint
+
+
+async def join(server: Server, token: str) -> CertificateAnswer | Refused:
+    async with Api.local(server.socket) as api:
+        request = JoinRequest(token=token, name="edge", csr=new_key().csr_pem)
+        try:
+            return await api.call("POST", "/v1/agents/join", CertificateAnswer, request)
+        except Refused as refused:
+            return refused
+
+
+async def tokens(server: Server, count: int, name: str | None = None) -> list[str]:
+    async with Api.local(server.socket) as api:
+        asked = TokenRequest(name=name)
+        return [(await api.call("POST", "/v1/agents/tokens", TokenAnswer, asked)).token for _ in range(count)]
+
+
+async def test_a_name_has_one_holder_at_whichever_server_it_was_given(fleet: Fleet):
+    """Agents that come to both at once with tokens for any new name: one is let in. With tokens for its name: the last one stays."""
+    one, two = await fleet.server("one"), await fleet.server("two")
+    open_ones = await tokens(one, 6)
+    outcomes = await asyncio.gather(*(join((one, two)[n % 2], token) for n, token in enumerate(open_ones)))
+    refused = [outcome.refusal.reason for outcome in outcomes if isinstance(outcome, Refused)]
+    assert refused == [Reason.AGENT_NAME_TAKEN] * 5
+    named = await tokens(two, 6, "edge")
+    await asyncio.gather(*(join((one, two)[n % 2], token) for n, token in enumerate(named)))
+    for server in (one, two):
+        live = await server.platform.ledger.live_by_name("handfast/agent/edge", fleet.clock.now())
+        assert [(row.state, row.requester) for row in live] == [(CertificateState.ISSUED, "join:edge")]
+
+
+async def test_a_token_that_is_spent_at_both_at_once_lets_one_in(fleet: Fleet):
+    """Also where it was made for the name."""
+    one, two = await fleet.server("one"), await fleet.server("two")
+    for token in (*await tokens(one, 1), *await tokens(two, 1, "edge")):
+        outcomes = await asyncio.gather(*(join((one, two)[n % 2], token) for n in range(6)))
+        refused = [outcome.refusal.reason for outcome in outcomes if isinstance(outcome, Refused)]
+        assert refused == [Reason.TOKEN_NOT_VALID] * 5

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 START = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
+
+
+@dataclass(slots=True, eq=False)
+class _Sleeper:
+    """Somebody who waits, and until when."""
+
+    until: datetime
+    woken: asyncio.Future[None]
 
 
 class FakeClock:
@@ -15,7 +24,7 @@ class FakeClock:
     def __init__(self, now: datetime = START) -> None:
         """Stand at ``now``."""
         self._now = now
-        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+        self._sleepers: list[_Sleeper] = []
         self._tasks: list[asyncio.Task[object] | None] = []
 
     def now(self) -> datetime:
@@ -33,11 +42,11 @@ class FakeClock:
         if until <= self._now:
             await asyncio.sleep(0)
             return
-        sleeper = (until, asyncio.get_running_loop().create_future())
+        sleeper = _Sleeper(until, asyncio.get_running_loop().create_future())
         self._sleepers.append(sleeper)
         self._tasks.append(task := asyncio.current_task())
         try:
-            await sleeper[1]
+            await sleeper.woken
         finally:
             self._sleepers.remove(sleeper)
             self._tasks.remove(task)
@@ -55,12 +64,18 @@ class FakeClock:
         """Move the clock, stopping at the end of each sleep on the way, so that who wakes sees the time it slept for."""
         end = self._now + timedelta(seconds=seconds)
         await _settle()
-        while due := sorted((s for s in self._sleepers if s[0] <= end and not s[1].done()), key=lambda s: s[0]):
-            until, future = due[0]
-            self._now = max(self._now, until)
-            future.set_result(None)
+        while due := [one for one in self._sleepers if one.until <= end and not one.woken.done()]:
+            first = min(due, key=lambda one: one.until)
+            self._now = max(self._now, first.until)
+            first.woken.set_result(None)
             await _settle()
         self._now = end
+
+    def shift(self, step: timedelta) -> None:
+        """Set the time, and let everybody sleep on for as long as they would have: a machine's timers do not follow its clock."""
+        self._now += step
+        for one in self._sleepers:
+            one.until += step
 
     def set(self, now: datetime) -> None:
         """Set the time without waking anybody, also backwards, as an administrator would."""

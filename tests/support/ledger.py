@@ -10,6 +10,7 @@ from hashlib import sha256
 from handfast.base.events import Event
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal, Refused
+from handfast.io.ledger import SqlLedger
 from handfast.io.ports import Signer
 from handfast.io.records import CertificateRecord, CertificateState
 
@@ -134,3 +135,19 @@ class FaultySigner:
         self.signed.append(message)
         self._seams.at("after signature")
         return self._spoil_signature(signature)
+
+
+@dataclass(frozen=True)
+class Gone:
+    """One revoked certificate, as `SqlLedger.revoked_live` gives it."""
+
+    issuer: str
+    serial: str
+    fingerprint: str
+    at: int
+    reason: str
+
+
+async def revoked_live(ledger: SqlLedger, now: datetime) -> list[Gone]:
+    """Give all revoked certificates that have not expired, at once."""
+    return [Gone(*one) async for part in ledger.revoked_live(now) for one in part]

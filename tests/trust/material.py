@@ -16,8 +16,9 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
 from handfast.base.spiffe import SpiffeId, TrustDomain
 from handfast.trust.addresses import StatusSite
+from handfast.trust.csr import CsrFacts, read_csr
 from handfast.trust.facts import IssuerFacts, issuer_facts
-from handfast.trust.plan import CsrFacts, LeafPlan, LeafRequest, plan, read_csr, serial_from
+from handfast.trust.plan import LeafPlan, LeafRequest, plan, serial_from
 from handfast.trust.profile import LEAF, Profile
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)

@@ -41,11 +41,13 @@ def refused(constraints: NameConstraints, *dns: str, host: str = "example.org", 
         ("a.internal", "internal", False),
         ("a.internal", "*.internal", False),
         ("a.internal", "*.a.internal", True),
+        (".internal", "a.internal", True),
+        (".internal", "internal", False),
     ],
 )
 def test_a_permitted_name_stands_for_itself_and_all_below(permitted_dns: str, name: str, passes: bool):
-    """RFC 5280 section 4.2.1.10: labels are added on the left."""
-    assert (refused(permitted(DOMAIN, [permitted_dns]), name) == {}) is passes
+    """RFC 5280 section 4.2.1.10: labels are added on the left. A dot in front, which some CAs write, leaves out the name itself."""
+    assert (refused(NameConstraints(dns=(permitted_dns,)), name) == {}) is passes
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,8 @@ def test_a_permitted_name_stands_for_itself_and_all_below(permitted_dns: str, na
         ("secret.internal", "secret.internal", False),
         ("secret.internal", "x.secret.internal", False),
         ("secret.internal", "*.internal", False),
+        ("secret.internal", "internal", True),
+        ("secret.internal", "*.other", True),
         ("", "anything", False),
     ],
 )
@@ -100,8 +104,9 @@ def test_constraints_on_other_kinds_are_passed_over_or_refused():
     addresses = x509.NameConstraints(None, [x509.IPAddress(ip_network("0.0.0.0/0")), x509.RFC822Name("example.org")])
     assert read(extensions(addresses)) == NameConstraints()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
-    with pytest.raises(BadInput, match="DirectoryName"):
-        read(extensions(x509.NameConstraints([x509.DirectoryName(name)], None)))
+    for lists in (([x509.DirectoryName(name)], None), (None, [x509.DirectoryName(name)])):
+        with pytest.raises(BadInput, match="DirectoryName"):
+            read(extensions(x509.NameConstraints(*lists)))
 
 
 @pytest.mark.parametrize("name", ["", ".internal", "*.internal", "Internal", "inter nal", "ü", "a;b"])
@@ -123,6 +128,13 @@ def test_what_no_constraint_can_carry_is_refused(name: str):
         (INTERNAL, NameConstraints(excluded_dns=("x.internal",)), "x.internal"),
         (INTERNAL, NameConstraints(excluded_dns=("com",)), ""),
         (None, NameConstraints(excluded_dns=("com",)), "com"),
+        (INTERNAL, permitted(DOMAIN, ["com", "internal"]), ""),
+        (permitted(DOMAIN, ["a.internal"]), NameConstraints(excluded_dns=("internal",)), "internal"),
+        (NameConstraints(excluded_dns=("internal",)), NameConstraints(excluded_dns=("x.internal",)), ""),
+        (NameConstraints(excluded_dns=("x.internal",)), NameConstraints(excluded_dns=("internal",)), "internal"),
+        (NameConstraints(hosts=(".example.org",)), NameConstraints(hosts=(".example.org",)), ""),
+        (NameConstraints(hosts=(".a.example.org",)), NameConstraints(hosts=(".example.org",)), ""),
+        (NameConstraints(hosts=(".example.org",)), NameConstraints(hosts=("example.org",)), ".example.org"),
     ],
 )
 def test_an_authority_below_may_not_name_more(inner: NameConstraints | None, outer: NameConstraints, beyond: str):

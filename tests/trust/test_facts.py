@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handfast.base.refusal import BadInput
+from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window
 from handfast.trust.facts import CertificateFacts, facts, hex_serial, issuer_facts, pem, pem_certificates
 from handfast.trust.profile import CLIENT_AUTH, SERVER_AUTH
@@ -130,6 +131,13 @@ def test_garbage_is_bad_input(data: bytes):
         facts(data)
 
 
+@pytest.mark.parametrize(("size", "why"), [(64 * 1024, "cannot be read"), (64 * 1024 + 1, "larger than 65536 bytes")])
+def test_a_certificate_that_is_too_large_is_not_even_looked_at(size: int, why: str):
+    """The bound itself is within."""
+    with pytest.raises(BadInput, match=why):
+        facts(bytes(size))
+
+
 def test_a_certificate_with_something_after_it_is_bad_input():
     """A certificate ends where it ends."""
     with pytest.raises(BadInput):
@@ -191,6 +199,15 @@ def test_what_cannot_issue_here_is_refused(der: bytes):
         issuer_facts(der)
 
 
+def test_a_root_without_names_is_taken_for_whom_the_caller_says():
+    """One that says whose it is keeps that: nobody's authority becomes another's by being asked for as that."""
+    other = TrustDomain("example.com")
+    assert issuer_facts(ca_der(uris=()), other).trust_domain == other
+    assert issuer_facts(ca_der(), other).trust_domain == DOMAIN
+    with pytest.raises(BadInput):
+        issuer_facts(ca_der(uris=("https://example.org",)), other)
+
+
 # --- PEM
 
 
@@ -216,6 +233,7 @@ def test_certificates_are_given_in_their_order_whatever_stands_between():
         "-----BEGIN CERTIFICATE-----\n",
         "-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n",
         "-----BEGIN CERTIFICATE-----\nA=AA\n-----END CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nAA==AAAA\n-----END CERTIFICATE-----\n",
         "-----BEGIN CERTIFICATE-----\n§§§§\n-----END CERTIFICATE-----\n",
         pem(b"whole") + "-----BEGIN CERTIFICATE-----\n",
         "-----END CERTIFICATE-----\n" + pem(b"whole"),

@@ -4,14 +4,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
+from handfast.trust import der
 from handfast.trust.facts import pem
 from handfast.trust.foreign import judge, read_ca
 from handfast.trust.foreign_crl import (
+    LONGEST_SERIAL,
     MAX_LIST_BYTES,
     MAX_LISTS,
     MOST_REVOKED,
@@ -42,6 +46,18 @@ def scope(**more: object) -> x509.IssuingDistributionPoint:
         "only_contains_attribute_certs": False,
     }
     return x509.IssuingDistributionPoint(**(plain | more))  # type: ignore[arg-type]
+
+
+def of_serial(octets: int) -> bytes:
+    """Sign a list with one serial that no library writes."""
+    tbs, algorithm, _ = der.children(crl(ISSUING, (5,)))
+    *fields, entries = der.children(tbs)
+    _, date = der.children(der.children(entries)[0])
+    entry = der.sequence(der.tlv(0x02, b"\x55" * octets), date)
+    changed = der.sequence(*fields, der.sequence(entry))
+    assert isinstance(ISSUING.key, ec.EllipticCurvePrivateKey)
+    signature = ISSUING.key.sign(changed, ec.ECDSA(hashes.SHA256()))
+    return der.sequence(changed, algorithm, der.tlv(0x03, b"\0" + signature))
 
 
 def refused(raw: bytes) -> Reason:
@@ -92,6 +108,7 @@ UNUSABLE = {
         ISSUING, extensions=[(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\5\0"), True)]
     ),
     "too many": crl(ISSUING, range(1, MOST_REVOKED + 2)),
+    "a serial that is none": of_serial(LONGEST_SERIAL + 1),
     "a CA that signs no lists": crl(authority("Acme Root", signs=False)),
 }
 
@@ -107,6 +124,12 @@ def test_users_alone_is_what_leaves_are():
     assert not isinstance(
         judge_crl(crl(ISSUING, extensions=[(scope(only_contains_user_certs=True), True)]), CAS, NOW), Refusal
     )
+
+
+def test_a_serial_past_the_standard_is_read():
+    """Some CAs write longer ones than they may; what each costs a gateway is bounded all the same."""
+    (read,) = judge_crl(of_serial(LONGEST_SERIAL), CAS, NOW)
+    assert read.serials == ("55" * LONGEST_SERIAL,)
 
 
 def test_time_counts():

@@ -20,7 +20,6 @@ from handfast.trust import der
 from handfast.trust.facts import fingerprint
 from handfast.trust.foreign import judge, read_ca
 from handfast.trust.foreign_ocsp import (
-    LATEST_S,
     MAX_ANSWER_BYTES,
     MOST_CERTIFICATES,
     SOONEST_S,
@@ -30,7 +29,7 @@ from handfast.trust.foreign_ocsp import (
     judge_ocsp,
     request,
 )
-from handfast.trust.standing import Standing, Word
+from handfast.trust.standing import LATEST_S, Standing, Word
 from tests.support.ocsp import GOOD, REVOKED, UNKNOWN, Saying, answer, delegate, failure, nonce_of
 from tests.support.partners import authority
 from tests.support.pki import Issued, Pki

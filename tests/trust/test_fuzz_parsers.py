@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from handfast.base.refusal import BadInput
 from handfast.trust import der
 from handfast.trust.chain import explain_chain
+from handfast.trust.csr import read_csr
 from handfast.trust.enrolment import names_asked
 from handfast.trust.entries import Workload
 from handfast.trust.facts import facts, issuer_facts, pem, pem_certificates
 from handfast.trust.foreign import attributes, content, judge, read_ca
 from handfast.trust.foreign_crl import crl_ders, judge_crl, listed
 from handfast.trust.foreign_ocsp import NONCE_OCTETS, Question, judge_ocsp
-from handfast.trust.plan import read_csr
 from tests.support.mutations import grown, many, mutants
 from tests.support.ocsp import REVOKED, Saying, answer, delegate
 from tests.support.pki import Pki

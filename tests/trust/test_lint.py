@@ -174,7 +174,7 @@ def test_a_key_that_the_plan_names_otherwise_is_found():
 def test_a_mistake_in_what_writer_and_linter_share_is_found(
     monkeypatch: pytest.MonkeyPatch, spoilt: Callable[..., bytes]
 ):
-    """Both put extensions into frames by the same lines, so the library reads the frames."""
+    """The linter's frames are its own, with names that the library writes."""
     monkeypatch.setattr(der, "extension", spoilt)
     plan = planned(request(DOMAIN.id("never/seen"), dns=DNS))
     assert findings(leaf.tbs(plan), plan) & {"extensions", "bytes"}

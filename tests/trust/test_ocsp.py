@@ -159,7 +159,14 @@ def test_a_critical_nonce_is_known():
     assert asked.nonce == b"n"
 
 
-OTHER = der.extension("1.2.3", b"\x05\x00")
+OTHER, NULL = der.extension("1.2.3", b"\x05\x00"), b"\x05\x00"
+
+
+def asking(algorithm: bytes | None = None, serial: bytes = b"\x02\x01\x7b") -> bytes:
+    """Ask for one certificate, whose id is as it should be unless told otherwise."""
+    hashed = der.sequence(der.oid("1.3.14.3.2.26"), NULL) if algorithm is None else algorithm
+    asked = der.sequence(hashed, der.octet_string(bytes(20)), der.octet_string(bytes(20)), serial)
+    return der.sequence(der.sequence(der.sequence(der.sequence(asked))))
 
 
 @pytest.mark.parametrize(
@@ -179,15 +186,35 @@ OTHER = der.extension("1.2.3", b"\x05\x00")
         several(question(), extensions=der.tlv(0xA2, der.sequence(OTHER) * 2)),
         several(question(), extensions=extensions(der.sequence(der.oid("1.2.3"), b"\x01\x01\x00", der.octet_string(b"")))),
         several(question()).replace(der.integer(0xABC), b"\x02\x02\x8a\xbc"),
-        several(question(0x7B)).replace(der.integer(0x7B), b"\x02\x02\x00\x7b", 1),
+        asking(serial=b"\x02\x02\x00\x7b"),
+        asking(serial=der.integer(1 << 168)),
+        asking(serial=b"\x02\x00"),
+        asking(serial=der.octet_string(b"\x7b")),
+        asking(der.sequence()),
+        asking(der.sequence(der.octet_string(b"\x2b"))),
+        asking(der.sequence(der.oid("1.3.14.3.2.26"), der.octet_string(b""))),
+        asking(der.sequence(der.oid("1.3.14.3.2.26"), NULL, NULL)),
+        asking(der.tlv(0x31, der.oid("1.3.14.3.2.26"))),
+        several(question(), extensions=extensions(der.sequence(der.oid(NONCE), b"\x01\x01\x00", der.octet_string(der.octet_string(b"n"))))),
+        several(question(), version=der.tlv(0xA0, der.integer(0)) * 2),
+        several(question(), version=der.tlv(0xA1, b""), name=der.tlv(0xA0, der.integer(0))),
+        several(question(), extensions=der.tlv(0xA3, b"")),
     ],
     ids=["nothing", "empty", "more after it", "version 2", "nonce of none", "nonce of 129", "two nonces", "raw nonce", "two in a nonce",
-         "critical", "twice", "two sequences", "false written", "negative serial", "long serial"],
+         "critical", "twice", "two sequences", "false written", "negative serial", "long serial", "serial of 22", "serial of none",
+         "no number", "no hash", "not an oid", "odd parameters", "two parameters", "a set", "false nonce", "two versions", "out of order", "unknown"],
 )  # fmt: skip
 def test_what_is_no_request_is_bad_input(wrong: bytes):
     """Garbage, another version, odd DER, what is critical and unknown, serials that no certificate has."""
     with pytest.raises(BadInput):
         parse_request(wrong)
+
+
+def test_a_hash_may_do_without_parameters_and_a_serial_has_up_to_20_octets():
+    """RFC 5754 section 2, and RFC 5280 section 4.1.2.2: what stands beside what is refused."""
+    for algorithm in (None, der.sequence(der.oid("1.3.14.3.2.26"))):
+        assert parse_request(asking(algorithm)).certificates[0].serial == "7b"
+    assert parse_request(asking(serial=der.integer((1 << 160) - 1))).certificates[0].serial == "ff" * 20
 
 
 def test_a_critical_extension_of_one_certificate_is_refused():

@@ -25,6 +25,7 @@ from handfast.io.authority_files import read_certificate
 from handfast.io.ca_certificates import Wanted
 from handfast.trust import leaf, revocation
 from handfast.trust.addresses import StatusSite
+from handfast.trust.csr import read_csr
 from handfast.trust.lint import compare, lint
 from handfast.trust.ocsp import (
     CertificateStatus,
@@ -36,7 +37,7 @@ from handfast.trust.ocsp import (
     plan_response,
     tbs_response,
 )
-from handfast.trust.plan import LeafRequest, plan, read_csr, serial_from
+from handfast.trust.plan import LeafRequest, plan, serial_from
 from handfast.trust.profile import LEAF, MUST_STAPLE, RESPONDER, Profile
 from handfast.trust.revocation import CrlOutline, RevocationReason, Revoked, crl_plan
 from tests.support.clock import START, FakeClock

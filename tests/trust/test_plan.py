@@ -14,8 +14,10 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.base.spiffe import TrustDomain
 from handfast.base.windows import Window, whole_second
+from handfast.trust.addresses import StatusSite
+from handfast.trust.csr import read_csr
 from handfast.trust.entries import LONGEST_TTL, SHORTEST_TTL, Workload
-from handfast.trust.plan import LEAST_LEFT, LeafPlan, LeafRequest, is_dns_name, plan, read_csr, serial_from
+from handfast.trust.plan import LEAST_LEFT, LeafPlan, LeafRequest, is_dns_name, plan, serial_from
 from handfast.trust.profile import LEAF
 from tests.trust.material import (
     DOMAIN,
@@ -342,3 +344,21 @@ def test_the_platforms_own_certificates_are_not_bound_by_them():
         request(DOMAIN.id("handfast/server"), dns=("localhost",), ttl=timedelta(days=7), reserved=True), profile=NARROW
     )
     assert isinstance(outcome(own), LeafPlan)
+
+
+def test_an_entry_that_demands_staples_makes_its_certificates_do_so():
+    """Whoever asks and with whatever profile: it follows from the entry alone, and changes nothing else of the profile."""
+    strict, site = replace(ENTRY, must_staple=True), StatusSite("http://status.example.org")
+    asked = replace(request(ttl=timedelta(minutes=5)), profile=replace(LEAF, longest=timedelta(hours=2)))
+    demanding, plain = (
+        plan(asked, issuer(), workload=one, now=NOW, serial=SERIAL, status=site) for one in (strict, ENTRY)
+    )
+    assert isinstance(demanding, LeafPlan)
+    assert isinstance(plain, LeafPlan)
+    assert (demanding.profile, plain.profile) == (replace(asked.profile, must_staple=True), asked.profile)
+    assert replace(demanding, profile=plain.profile) == plain
+
+
+def test_no_staple_is_demanded_that_nobody_could_get():
+    """A certificate that names no responder would be refused by its clients wherever it is served."""
+    assert reason(outcome(request(), replace(ENTRY, must_staple=True))) is Reason.ISSUANCE_NO_STATUS

@@ -156,6 +156,13 @@ def test_a_number_that_no_list_can_have_is_bad_input(number: int):
         crl_plan((), issuer(), number=number, now=NOW)
 
 
+@pytest.mark.parametrize("number", [0, 2**159 - 1])
+def test_the_least_and_the_largest_number_are_written(number: int):
+    """The bounds themselves are within."""
+    listed = crl(crl_plan((), issuer(), number=number, now=NOW))
+    assert listed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == number
+
+
 # Lists whose entries somebody else keeps
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
+from handfast.base.windows import Window
 from handfast.trust import rotation
 from handfast.trust.rotation import (
     GONE_AFTER,
@@ -146,6 +147,16 @@ def test_a_compromise_is_marked_also_while_a_rotation_is_coming():
     assert isinstance(rotation.begin(rows, NOW, root=False, compromised=True), Refusal)
 
 
+def test_a_compromise_that_was_withdrawn_is_not_forgotten():
+    """The next rotation cannot go back to that key either, whoever began it and for whatever reason."""
+    rows = begun(compromised=True)
+    again = begun(of=rotation.taken(rows, Step(Verb.BACK, 2), NOW))
+    assert ([row.compromised for row in again], stages(again)) == (
+        [True, False, False],
+        ["issuing", "retired", "prepared"],
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "after"),
     [
@@ -235,6 +246,31 @@ def test_the_moment_that_is_told_is_the_one_that_counts():
     assert isinstance(rows, tuple)
     assert rotation.due_at(rows) is None
     assert rotation.due_at(rotation.taken(rows, Step(Verb.BACK, 2), when)) == when + STAYS_BACK
+
+
+def test_only_what_followed_this_one_and_was_withdrawn_keeps_the_next_waiting():
+    """Not its own beginning: an authority that lives for less than a day is replaced in time, too."""
+    rows = begun()
+    new = rotation.made(rows, 2, issuer="02", window=Window(NOW, NOW + 3 * HOUR), root_window=Window(NOW, NOW + YEAR))
+    for verb in (Verb.PUBLISH, Verb.SWITCH):
+        new = rotation.taken(new, Step(verb, 2), NOW)
+    assert rotation.due_at(new) == NOW + 2 * HOUR
+
+
+def test_of_what_is_not_known_nothing_is_due():
+    """Nothing is replaced by itself at a time that nobody can tell."""
+    (one,) = first()
+    for lacking in (replace(one, window=None), replace(one, root_window=None)):
+        assert rotation.due_at((lacking,)) is None
+
+
+def test_what_has_no_key_is_not_published_and_what_is_compromised_does_not_come_back():
+    """The law itself refuses it, whoever asks for the step."""
+    with pytest.raises(ValueError, match="no step"):
+        rotation.taken(begun(), Step(Verb.PUBLISH, 2), NOW)
+    rows = rotation.taken(begun(compromised=True, of=at(Verb.PUBLISH)), Step(Verb.SWITCH, 2), NOW)
+    with pytest.raises(ValueError, match="no way back"):
+        rotation.taken(rows, Step(Verb.BACK, 2), NOW)
 
 
 ALL = [begun(), at(), at(Verb.PUBLISH), at(Verb.PUBLISH, Verb.SWITCH), at(Verb.PUBLISH, Verb.SWITCH, Verb.RETIRE)]

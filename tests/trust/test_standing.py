@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handfast.trust.standing import AGAIN_S, Standing, Word, later
+from handfast.trust.standing import AGAIN_S, LATEST_S, Standing, Word, later
 
 NOW = 1000
 TIMES = st.integers(NOW - 50, NOW + 50)
@@ -28,6 +28,14 @@ def test_a_word_counts_until_its_end_and_a_revocation_for_ever():
     assert not GOOD.settled(NOW + 50)
     assert not replace(GOOD, until=NOW).settled(NOW)
     assert replace(UNKNOWN, until=NOW).settled(NOW)
+
+
+def test_a_clock_that_was_set_back_settles_nothing():
+    """Else who was revoked since, or was not known for a moment, would stay so for as long as the clock is behind."""
+    longest = said(Word.GOOD, until=NOW + 10**6, renew=NOW + LATEST_S)
+    assert longest.settled(NOW)
+    assert not longest.settled(NOW - 1)
+    assert not replace(UNKNOWN, renew=NOW + 86400).settled(NOW)
 
 
 def test_silence_leaves_what_is_known():
@@ -55,6 +63,24 @@ def test_a_word_that_is_played_back_is_not_taken():
     assert later(REVOKED, older, NOW) == replace(REVOKED, renew=NOW + 7)
     assert later(UNKNOWN, older, NOW).word is Word.UNKNOWN
     assert later(said(Word.GOOD), said(Word.REVOKED, NOW - 1), NOW).word is Word.GOOD
+
+
+def test_of_two_words_of_one_second_a_revocation_counts():
+    """Whichever came first: what was true when somebody was revoked makes nobody good."""
+    assert later(GOOD, REVOKED, NOW).word is Word.REVOKED
+    assert later(REVOKED, GOOD, NOW).word is Word.REVOKED
+
+
+def test_not_knowing_takes_no_revocation_back():
+    """However late it is said: an authority forgets its certificates after their end."""
+    assert later(REVOKED, said(Word.UNKNOWN, NOW + 1), NOW).word is Word.REVOKED
+
+
+def test_a_revocation_that_is_said_again_counts_from_then():
+    """A good word from between the two would else be newer than what is known."""
+    again = later(REVOKED, said(Word.REVOKED, NOW + 10), NOW + 10)
+    assert again.since == NOW + 10
+    assert later(again, said(Word.GOOD, NOW + 5), NOW + 10).word is Word.REVOKED
 
 
 @given(st.none() | STANDINGS, st.none() | STANDINGS, TIMES)

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handfast.base.refusal import BadInput
 from handfast.trust import der
-from handfast.trust.tbs import key_digest, key_id
+from handfast.trust.tbs import key_digest, key_info
 from tests.support.pki import Pki
 from tests.trust.material import private_key
 
@@ -37,7 +37,7 @@ def test_a_keys_identifier_is_the_librarys(kind: str):
     """SHA-1 of the bits alone, however long the value before them says that they are."""
     key = private_key(kind).public_key()
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    assert key_id(spki) == x509.SubjectKeyIdentifier.from_public_key(key).digest
+    assert key_info(spki).key_id == x509.SubjectKeyIdentifier.from_public_key(key).digest
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_a_keys_identifier_is_the_librarys(kind: str):
 def test_what_is_no_key_has_no_identifier(spki: bytes):
     """Algorithm and bits, and nothing else, are a SubjectPublicKeyInfo."""
     with pytest.raises(BadInput):
-        key_id(spki)
+        key_info(spki)

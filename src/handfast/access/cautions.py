@@ -29,6 +29,14 @@ def warnings(world: World) -> list[str]:
     return [*of_hosts, *_shared_names(world), *_authority_doubts(world)]
 
 
+def unstapled(world: World) -> list[str]:
+    """Give one sentence a workload whose certificates demand a staple, for a server whose certificates name nowhere to get one."""
+    names = (name for name, workload in sorted(world.workloads.items()) if workload.must_staple)
+    return [
+        f"{name}: gets no certificate, as 'must_staple' needs a server with --status and --status-url" for name in names
+    ]
+
+
 def _route_doubts(world: World, host: Host, route: Route) -> Iterator[str]:
     if route.mode is RouteMode.REPORT:
         yield "is in report mode: what it would refuse is let pass"

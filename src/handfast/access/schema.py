@@ -146,7 +146,18 @@ def _workload() -> Schema:
         "team-payments",
         most=values.LONGEST_OWNER,
     )
-    return _or_nothing(_object("A workload.", {"dns": names, "ttl": ttl, "owner": owner}, []))
+    parts: Schema = {
+        "dns": names,
+        "ttl": ttl,
+        "owner": owner,
+        "must_staple": _must_staple("Whether its certificates tell"),
+    }
+    return _or_nothing(_object("A workload.", parts, []))
+
+
+def _must_staple(whose: str) -> Schema:
+    description = f"{whose} clients to insist on a stapled OCSP response (RFC 7633)."
+    return {"description": description, "type": "boolean", "default": False}
 
 
 def _host() -> Schema:
@@ -168,11 +179,7 @@ def _host() -> Schema:
                 "type": "boolean",
                 "default": False,
             },
-            "must_staple": {
-                "description": "Whether its certificate tells clients to insist on a stapled OCSP response (RFC 7633).",
-                "type": "boolean",
-                "default": False,
-            },
+            "must_staple": _must_staple("Whether its certificate tells"),
         },
         ["listen", "routes"],
     )

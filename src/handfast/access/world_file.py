@@ -32,7 +32,7 @@ MAX_WORKLOADS = 10_000
 MAX_DNS_NAMES = 64
 
 WORLD_KEYS = ("trust_domain", "issuance", "authorities", "workloads", "hosts")
-WORKLOAD_KEYS = ("dns", "ttl", "owner")
+WORKLOAD_KEYS = ("dns", "ttl", "owner", "must_staple")
 LATER: Mapping[str, str] = {
     "services": "remove it; for now a gateway in front of the service does its part: see 'hosts'",
 }
@@ -125,7 +125,8 @@ def _workload(name: str, node: Node, own: TrustDomain) -> Workload:
     dns = distinct(dns_nodes, lambda one: value(one, values.dns_name))
     ttl = value(found.nodes["ttl"], values.duration) if "ttl" in found.nodes else DEFAULT_TTL
     owner = value(found.nodes["owner"], values.owner) if "owner" in found.nodes else ""
-    return Workload(identity, dns, ttl, owner)
+    must_staple = value(found.nodes["must_staple"], values.truth) if "must_staple" in found.nodes else False
+    return Workload(identity, dns, ttl, owner, must_staple)
 
 
 def _name(name: str, own: TrustDomain) -> SpiffeId:
@@ -140,7 +141,9 @@ def _workload_document(workload: Workload) -> dict[str, object]:
     plain: dict[str, object] = {"dns": list(workload.dns)} if workload.dns else {}
     if workload.ttl != DEFAULT_TTL:
         plain["ttl"] = values.duration_text(workload.ttl)
-    return plain | {"owner": workload.owner} if workload.owner else plain
+    if workload.owner:
+        plain["owner"] = workload.owner
+    return plain | {"must_staple": True} if workload.must_staple else plain
 
 
 # Hosts together

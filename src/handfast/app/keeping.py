@@ -6,6 +6,9 @@ certificate has a new key. A failed renewal is tried again, sooner as the end co
 The new key is on disk before anybody is asked, and stays until its certificate is there: an answer may be lost, by a kill, too. Who
 asks again with the same key shows that it is the same holder, so nobody waits for the certificate that was lost. Once a
 certificate of it was kept, a key is never asked with again.
+
+Clocks are set, and hosts are suspended. Who waits looks at the clock meanwhile; and what does not count any more, as the clock was
+set back since it came, is replaced, once: where the issuer's clock is ahead of ours, the next one would be of the future as well.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ _log = structlog.get_logger("handfast")
 
 Ask = Callable[[str], Awaitable[CertificateAnswer]]
 """Ask for a certificate with a CSR (PEM)."""
+_LOOK_EVERY_S = 60.0
 
 
 class Kept:
@@ -49,7 +53,8 @@ class Kept:
         self.fault = ""  # why the last renewal failed; empty where it did not
         self._next, held = path.with_suffix(".next-key"), load(path)
         self._spent = held.key_pem if held else ""
-        self.current: Topic[Credential | None] = Topic(held if held and held.window.contains(clock.now()) else None)
+        self._came = clock.now()
+        self.current: Topic[Credential | None] = Topic(held if held and held.window.contains(self._came) else None)
 
     async def ensure(self, *, anew: bool = False) -> Credential:
         """Give the credential, after getting the first or the next one where that is due; with ``anew`` it is due now.
@@ -83,7 +88,7 @@ class Kept:
             raise
         credential = Credential(key.key_pem, answer.chain, answer.bundle)
         save(self._path, credential)
-        self._spent = key.key_pem
+        self._spent, self._came = key.key_pem, self._clock.now()
         self._forget_next()
         self.fault = ""
         self.current.publish(credential)
@@ -112,11 +117,18 @@ class Kept:
             self._superseded_since = self._superseded_since or self._clock.now()
 
     def _due(self, held: Credential) -> datetime:
+        now = self._clock.now()
+        if now < self._came and now < held.window.not_before:
+            return now
         return renew_at(held.window, self._jitter, self._superseded_since, self._pace)
 
     async def wait(self) -> None:
         """Wait until it is worth looking again, or until `told` says something new."""
-        await first_of(self._clock.sleep(self.next_look()), self._told.wait_for_change(self._told.value))
+        told, left = self._told.value, self.next_look()
+        while left > _LOOK_EVERY_S and self._told.value == told:
+            await first_of(self._clock.sleep(_LOOK_EVERY_S), self._told.wait_for_change(told))
+            left = min(left - _LOOK_EVERY_S, self.next_look())
+        await first_of(self._clock.sleep(left), self._told.wait_for_change(told))
 
     def next_look(self) -> float:
         """Give the seconds until it is worth looking again: at the time of renewal, after one that failed a tenth of what is left.

@@ -15,20 +15,30 @@ from pathlib import Path
 from handfast.access.world_file import digest, parse_world
 from handfast.app import demo
 from handfast.app.agent.build import Agent, AgentConfig, build_agent
+from handfast.app.agent.paths import AgentPaths
 from handfast.app.client import Api
 from handfast.app.domain_servers import check_domains, start_domains
 from handfast.app.server.build import Server, ServerConfig, build_server
-from handfast.app.server.messages import CertificateAnswer, CertificateRequest, TokenAnswer, TokenRequest, WorldAnswer
+from handfast.app.server.messages import (
+    CertificateAnswer,
+    CertificateRequest,
+    CertificateRow,
+    TokenAnswer,
+    TokenRequest,
+    WorldAnswer,
+)
 from handfast.app.server.status import NO_STATUS, StatusConfig
 from handfast.app.showing import showing
-from handfast.base.refusal import BadInput, HandfastError, Unavailable
+from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.io.acme_challenges import DEFAULT_LOOKS, LookSettings
 from handfast.io.authority_files import AUTHORITY, ISSUING
-from handfast.io.credentials import Credential, p12
+from handfast.io.credentials import Credential, load, p12
 from handfast.io.files import private_directory, write, write_secret
 from handfast.io.ports import Clock
 from handfast.io.postgres_session import Address
+from handfast.io.records import CertificateState
 from handfast.io.sealed import Passphrase
 from handfast.sdk.front import Front
 from handfast.trust.facts import issuer_facts, pem_certificates
@@ -95,6 +105,7 @@ async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitS
     server, others, api = await _start_servers(config, _trust_domain(config), clock, stack)
     text = await _start_demo(config, server, stack) if is_demo else config.world_text
     warnings = await _apply(api, text)
+    await _refuse_revoked(api, _agent_paths(config).identity)
     agent = build_agent(_agent_config(config, server, api), clock)
     stack.push_async_callback(agent.stop)
     await agent.start()
@@ -106,8 +117,10 @@ async def _bring_up(config: UpConfig, clock: Clock, stack: contextlib.AsyncExitS
 
 
 @contextlib.asynccontextmanager
-async def server_alone(config: UpConfig, clock: Clock) -> AsyncIterator[Server]:
+async def servers_alone(config: UpConfig, clock: Clock) -> AsyncIterator[list[Server]]:
     """Bring up what `up` does without its agent and its gateway; several such servers may share one database.
+
+    Gives one for each trust domain, the first one first.
 
     Raises:
         HandfastError: something is in the way. What was started is stopped again.
@@ -121,9 +134,9 @@ async def server_alone(config: UpConfig, clock: Clock) -> AsyncIterator[Server]:
                 hint="name it with --trust-domain or a world file, or copy the directory 'authority' of another server to here",
             )
         async with contextlib.AsyncExitStack() as stack:
-            server, _, api = await _start_servers(config, _trust_domain(config), clock, stack)
+            server, others, api = await _start_servers(config, _trust_domain(config), clock, stack)
             await _apply(api, config.world_text)
-            yield server
+            yield [server, *others]
 
 
 async def _start_servers(
@@ -181,22 +194,48 @@ async def _apply(api: Api, text: str) -> list[str]:
 
 
 def _agent_config(config: UpConfig, server: Server, api: Api) -> AgentConfig:
-    directory = config.data / "agent"
+    paths = _agent_paths(config)
     return AgentConfig(
         name=AGENT,
-        directory=directory,
+        directory=paths.root,
         server_url=server.url,
         bundle_pem=server.platform.authority.bundle_pem,
         trust_domain=server.platform.trust_domain,
-        token=lambda: _token(api),
+        token=lambda: _token(api, paths.identity),
         envoy=config.envoy,
         concurrency=config.workers,
         pace=config.pace,
     )
 
 
-async def _token(api: Api) -> str:
-    return (await api.call("POST", "/v1/agents/tokens", TokenAnswer, TokenRequest(ttl_seconds=60))).token
+def _agent_paths(config: UpConfig) -> AgentPaths:
+    return AgentPaths(config.data / "agent")
+
+
+async def _token(api: Api, identity: Path) -> str:
+    """Have a token for our own agent's name, and no other: whoever reads it on its way gets nothing else."""
+    await _refuse_revoked(api, identity)
+    return (await api.call("POST", "/v1/agents/tokens", TokenAnswer, TokenRequest(name=AGENT, ttl_seconds=60))).token
+
+
+async def _refuse_revoked(api: Api, identity: Path) -> None:
+    """Leave an agent out that an operator revoked: it does not come back by itself, also not once its certificate has ended.
+
+    Raises:
+        Refused: what lies in ``identity`` was revoked.
+    """
+    held = load(identity)
+    if held is None:
+        return
+    try:
+        row = await api.call("GET", f"/v1/certificates/{held.leaf.serial}", CertificateRow)
+    except Refused as refused:
+        if refused.refusal.reason is Reason.NOT_FOUND:  # the ledger is another one, or older
+            return
+        raise
+    if row.state == CertificateState.REVOKED.value:
+        seen = {"agent": AGENT, "serial": row.serial, "file": str(identity)}
+        raise Refused(Refusal(Reason.AGENT_REVOKED, seen))
 
 
 def _wants(server: Server) -> str:

@@ -133,11 +133,48 @@ class WorldApplied(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInvited(Event):
+    """An operator made a token with which one agent joins: ``agent``, or where that is empty any of a name that no agent was given yet.
+
+    ``grant`` is the token's public id.
+    """
+
+    grant: str
+    agent: str
+    expires_at: datetime
+    requester: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentJoined(Event):
-    """An agent got its first certificate."""
+    """An agent got its first certificate, by the token ``grant``; or, under a name that was given before, its first one ``again``.
+
+    Then the certificates that the name had before are revoked, each with an event of its own.
+    """
 
     agent: str
     serial: str
+    grant: str = ""
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRefused(Event):
+    """Somebody came with a good join token for a name that it does not open. The token is used up."""
+
+    agent: str
+    grant: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsOmitted(Event):
+    """An agent told more than the ledger takes from one, so these have no record: ``count`` events since ``since``, by kind."""
+
+    agent: str
+    count: int
+    kinds: dict[str, int]
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +352,10 @@ KINDS: dict[str, type[Event]] = {
         CertificateImported,
         PlatformRestored,
         WorldApplied,
+        AgentInvited,
         AgentJoined,
+        AgentRefused,
+        EventsOmitted,
         HandshakeRefused,
         CertificateDiscovered,
         ConnectionEnded,

@@ -93,6 +93,8 @@ class Reason(StrEnum):
     ENTRY_NO_MATCH = "entry.no-match"
     ENTRY_RESERVED = "entry.reserved-name"
     AGENT_RESERVED = "agent.reserved-name"
+    AGENT_NAME_TAKEN = "agent.name-taken"
+    AGENT_REVOKED = "agent.certificate-revoked"
     ISSUANCE_KEY_NOT_ALLOWED = "issuance.key-not-allowed"
     ISSUANCE_BAD_PROOF = "issuance.bad-proof-of-possession"
     ISSUANCE_KEY_COMPROMISED = "issuance.key-compromised"
@@ -101,6 +103,7 @@ class Reason(StrEnum):
     ISSUANCE_ISSUER_ENDS = "issuance.issuer-ends-first"
     ISSUANCE_CUT_SHORT = "issuance.cut-short"
     ISSUANCE_NAME_CONSTRAINT = "issuance.name-constraint"
+    ISSUANCE_NO_STATUS = "issuance.no-status"
     ISSUANCE_LINT = "issuance.lint"
     ISSUANCE_MISMATCH = "issuance.signed-differs-from-planned"
     AUTHORITY_UNFIT = "authority.unfit"
@@ -296,6 +299,10 @@ def _table() -> dict[Reason, Explanation]:
          "choose another name"),
         (Reason.AGENT_RESERVED, client, "the platform itself has this name in its records, so no agent can",
          "choose another name for the agent, such as that of its host"),
+        (Reason.AGENT_NAME_TAKEN, client, "an agent was given this name before, and the token was not made for it",
+         "choose another name; if this is the agent's host, made anew, make a token for its name (handfast agent token --name NAME)"),
+        (Reason.AGENT_REVOKED, server, "the agent's own certificate was revoked, so the server tells it nothing any more",
+         "if it is to come back: stop it, remove its identity.pem, and start it with a token made for its name; 'handfast up' makes that itself"),
         (Reason.ISSUANCE_KEY_NOT_ALLOWED, client, "the key in the request is not allowed",
          "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 4096 bits"),
         (Reason.ISSUANCE_BAD_PROOF, client, "the request is not signed with the key that it names",
@@ -312,6 +319,8 @@ def _table() -> dict[Reason, Explanation]:
          "replace it with 'handfast ca rotate' (with --root where the root ends as well); 'handfast ca status' says what keeps it from that"),
         (Reason.ISSUANCE_NAME_CONSTRAINT, client, "the issuing authority may not put this name into certificates",
          "ask for names that its name constraints permit ('handfast ca show' prints them), or let the root sign one that permits more"),
+        (Reason.ISSUANCE_NO_STATUS, server, "the workload's certificates are to demand a stapled OCSP response, and name no place to get one",
+         "start the server with --status and --status-url, or take 'must_staple' out of the workload's entry"),
         (Reason.ISSUANCE_LINT, server, "the certificate would break a rule of RFC 5280 or SPIFFE",
          "see the findings in the record"),
         (Reason.ISSUANCE_MISMATCH, server, "what was signed is not what was planned",
@@ -325,7 +334,7 @@ def _table() -> dict[Reason, Explanation]:
         (Reason.CALLER_NOT_ALLOWED, client, "the caller may not do this",
          "operators may; see 'handfast cert issue --help' for how an operator's certificate is made"),
         (Reason.TOKEN_NOT_VALID, client, "the token is unknown, used or expired",
-         "make a new one; a join token works once"),
+         "make a new one; a join token works once, and one that was made for a name works for that name alone"),
         (Reason.NOT_FOUND, client, "there is no such thing",
          "list what there is with 'handfast cert list' or 'handfast events'"),
         (Reason.ALREADY_REVOKED, client, "it is revoked already", "nothing is to be done"),

@@ -45,7 +45,7 @@ class Window:
 
 def whole_second(moment: datetime) -> datetime:
     """Cut off the fraction of a second, as X.509 times have none."""
-    return moment.astimezone(UTC).replace(microsecond=0)
+    return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).replace(microsecond=0)
 
 
 def from_unix(seconds: float) -> datetime:

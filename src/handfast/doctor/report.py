@@ -106,13 +106,13 @@ def _certificate(certificate: OfferedCertificate | None) -> Iterator[str]:
         yield _row("  sent", f"{certificate.chain_length} certificate{'s' if certificate.chain_length > 1 else ''}")
 
 
-def _evidence(evidence: Mapping[str, str]) -> Iterator[str]:
+def _evidence(evidence: Mapping[str, object]) -> Iterator[str]:
     for name, value in evidence.items():
-        yield _row(name, value)
+        yield _row(name, str(value))
 
 
 def _row(name: str, value: str) -> str:
-    return f"  {name + ':':<14}{escaped(value)}" if value else ""
+    return f"  {name + ':':<13} {escaped(value)}" if value else ""
 
 
 def escaped(text: str) -> str:

@@ -5,7 +5,7 @@ Decides how a policy is written down for Lua. What the tables mean is decided in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from handfast.access.policy import Host, Open, Route, RouteMode, Rule
 from handfast.access.slice import Slice
@@ -16,6 +16,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 MISDIRECTED = "!misdirected"
 JWKS = "!jwks"
 AGENT_CLUSTER = "!agent"
+_SOME = 1000
 
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-./:*,;()'"
 _ESCAPES = {octet: f"\\{octet:03d}" for octet in range(256) if octet not in _PLAIN}
@@ -120,18 +121,26 @@ def program(slice_: Slice, host: Host, source: str, *, by: str, retired: Host | 
     hosts = (retired, host) if retired else (host,)
     named = {m for r in host.routes for m in r.methods}
     named |= {m for r in host.routes for rule in _all_rules(r) for m in rule.methods}
-    tables: dict[str, object] = {
+    words: dict[str, object] = {
         "BY": by,
         "REVISION": str(slice_.revision),
         "AGENT": AGENT_CLUSTER,
         "METHODS": dict.fromkeys((*METHODS, *sorted(named - set(METHODS))), True),
         "TITLES": {reason.value: explanation.summary for reason, explanation in EXPLANATIONS.items()},
-        "DENIED": dict.fromkeys(slice_.denied, True),
-        "ROUTES": {},
-        **partner_tables(slice_, host),
     }
-    lines = [f"local {name} = {literal(table)}" for name, table in tables.items()]
+    denied = f"local DENIED = {{{','.join(_denied(slice_.denied))}}}"
+    lines = [*_locals(words), denied, *_locals({"ROUTES": {}, **partner_tables(slice_, host)})]
     return "\n".join([*lines, *(_host_routes(host) for host in hosts), source])
+
+
+def _locals(tables: Mapping[str, object]) -> Iterator[str]:
+    return (f"local {name} = {literal(table)}" for name, table in tables.items())
+
+
+def _denied(fingerprints: tuple[str, ...]) -> Iterator[str]:
+    """Write the keys of the denied, some at a time: there may be a million."""
+    for at in range(0, len(fingerprints), _SOME):
+        yield ",".join(f"[{_quoted(one)}]=true" for one in fingerprints[at : at + _SOME])
 
 
 def _host_routes(host: Host) -> str:

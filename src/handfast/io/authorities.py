@@ -9,7 +9,7 @@ reads it again, so its file may be taken away and kept offline.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -46,7 +46,7 @@ from handfast.trust.algorithms import verify
 from handfast.trust.facts import IssuerFacts, issuer_facts, load, pem
 from handfast.trust.leaf import assemble
 from handfast.trust.profile import UNREADABLE
-from handfast.trust.revocation import Revoked, crl_plan
+from handfast.trust.revocation import Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,8 @@ class Authority:
         """What a peer sends after its leaf."""
         return "".join(map(_pem, (self.issuing_der, *self.between)))
 
-    async def crl(self, revoked: Iterable[Revoked], number: int, now: datetime) -> str:
-        """Make the issuing authority's revocation list (PEM; Envoy takes no DER), due again in 7 days.
+    async def crl(self, revoked: Collection[Entry], number: int, now: datetime) -> str:
+        """Make the issuing authority's revocation list (PEM; Envoy takes no DER), due again in 7 days; ``revoked`` are not expired.
 
         Written from a template and signed through `Signer`, as leaves are: the builder of `cryptography` wants the private key
         itself, and a token or a network service has none to give. What comes back is checked before it is given out.
@@ -99,14 +99,13 @@ class Authority:
             BadInput: ``number`` is not one of a CRL.
             Unavailable: the key cannot be used now, or gave a signature that is not its own.
         """
-        entries = tuple(revoked)
-        many = len(entries) > off_loop.MANY
-        listed = await off_loop.run(self._unsigned_crl, entries, number, now, long=many)
+        many = len(revoked) > off_loop.MANY
+        listed = await off_loop.run(self._unsigned_crl, revoked, number, now, long=many)
         signature = await self.signer.sign(listed)
         return await off_loop.run(self._signed_crl, listed, signature, long=many)
 
-    def _unsigned_crl(self, revoked: Iterable[Revoked], number: int, now: datetime) -> bytes:
-        return revocation.tbs(crl_plan(revoked, self.issuer_facts, number=number, now=now))
+    def _unsigned_crl(self, revoked: Collection[Entry], number: int, now: datetime) -> bytes:
+        return revocation.long_tbs(revoked, self.issuer_facts, number=number, now=now)
 
     def _signed_crl(self, listed: bytes, signature: bytes) -> str:
         try:

@@ -65,7 +65,7 @@ class ForeignAnswers:
 
     def follow(self, authorities: Mapping[str, ForeignAuthority]) -> None:
         """Forget all that belongs to no authority here, its CAs and its responder."""
-        named = {_place(one) for one in authorities.values() if one.responder}
+        named = {place_of(one) for one in authorities.values() if one.responder}
         with self._lock, contextlib.suppress(OSError):  # what stays is never looked at
             self._shelves = {place: shelf for place, shelf in self._shelves.items() if place in named}
             for found in self._directory.iterdir():
@@ -76,7 +76,7 @@ class ForeignAnswers:
         """Keep an answer about a certificate (by its fingerprint), unless one that says the same counts for half as long still.
 
         Raises:
-            BadInput, Unavailable: it cannot be written. Then there is none of this certificate any more.
+            BadInput, Unavailable: it cannot be written. Then there is none of this certificate any more, or it is revoked as it was.
         """
         with self._lock:
             shelf = self._shelf(authority)
@@ -85,7 +85,10 @@ class ForeignAnswers:
             path = shelf.directory / certificate
             with explained("written", path):
                 shelf.held.pop(certificate, None)
-                path.unlink(missing_ok=True)  # first: what it said is not to come back, whatever becomes of the new one
+                if answer.standing.word is Word.REVOKED and _is_revoked(path, answer.asked):
+                    shelf.held[certificate] = None  # it stays, until the new one is there
+                else:
+                    path.unlink(missing_ok=True)  # first: its word is not to come back, whatever becomes of the new one
                 if len(answer.raw) <= MOST_OCTETS:
                     self._write(path, answer)
                     shelf.held[certificate] = answer.standing
@@ -97,7 +100,7 @@ class ForeignAnswers:
         self, authority: ForeignAuthority, certificate: str, ca: ForeignCa, serial: int, now: datetime
     ) -> Standing | None:
         """Give what was answered last about a certificate (by its fingerprint) that ``ca`` issued with this serial, if that counts."""
-        path = self._directory / _place(authority) / certificate
+        path = self._directory / place_of(authority) / certificate
         with self._lock, contextlib.suppress(OSError):
             if not path.exists():
                 return None
@@ -113,7 +116,7 @@ class ForeignAnswers:
         return None
 
     def _shelf(self, authority: ForeignAuthority) -> _Shelf:
-        place = _place(authority)
+        place = place_of(authority)
         if place not in self._shelves:
             shelf = _Shelf(self._directory / place)
             for made in (self._directory.parent, self._directory, shelf.directory):
@@ -134,7 +137,7 @@ class ForeignAnswers:
         beside.replace(path)
 
 
-def _place(authority: ForeignAuthority) -> str:
+def place_of(authority: ForeignAuthority) -> str:
     """Name the directory of an authority, its CAs and its responder: an answer belongs to all three."""
     parts = [authority.responder, *sorted(ca.fingerprint for ca in authority.cas)]
     digest = sha256("\n".join(parts).encode()).hexdigest()
@@ -145,6 +148,14 @@ def _says_so(held: Standing | None, answer: Answer) -> bool:
     """Tell whether what is kept will do: a file for each answer would be one a minute and client."""
     said, at = answer.standing, to_unix(answer.at)
     return held is not None and held.word is said.word and 2 * (held.until - at) >= said.until - at
+
+
+def _is_revoked(path: Path, asked: Question) -> bool:
+    try:
+        _, kept = _read(read_secret(path, 2 * MOST_OCTETS), asked.ca, asked.serial)
+    except HandfastError:  # there is none, or it is damaged
+        return False
+    return kept.word is Word.REVOKED
 
 
 def _read(kept: bytes, ca: ForeignCa, serial: int) -> tuple[datetime, Standing]:

@@ -8,16 +8,17 @@ be used takes the place of none; an older one never takes the place of a newer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 import httpx2
 
 from handfast.access.authority import ForeignAuthority
 from handfast.base.reasons import Reason
-from handfast.base.refusal import HandfastError, Refusal, Unavailable
+from handfast.base.refusal import BadInput, HandfastError, Refusal, Unavailable
 from handfast.base.windows import from_unix, to_unix
 from handfast.io.files import private_directory, read, write
 from handfast.trust.facts import pem
@@ -25,7 +26,11 @@ from handfast.trust.foreign_crl import MAX_LIST_BYTES, MOST_REVOKED, RevocationL
 
 FETCH_S = 10.0
 SOONEST, LATEST = timedelta(minutes=1), timedelta(hours=1)
+MOST_KEPT_BYTES = 2 * MAX_LIST_BYTES
+"""What is kept is PEM, which is larger than the DER that came."""
 Lists = tuple[RevocationList, ...]
+Ts = TypeVarTuple("Ts")
+T = TypeVar("T")
 
 
 async def fetch(url: str, *, limit: int = MAX_LIST_BYTES, seconds: float = FETCH_S) -> bytes:
@@ -115,15 +120,14 @@ class ForeignStatus:
             return known
         known.look_at = now
         try:
-            kept = read(self._path(authority), 2 * MAX_LIST_BYTES) if self._path(authority).exists() else b""
-            known.lists = tuple(one for der in (crl_ders(kept) if kept else ()) for one in listed(der, authority.cas))
+            known.lists = tuple(one for der in self._kept(authority) for one in listed(der, authority.cas))
         except HandfastError as error:
             known.fault = _fault(error)
         return known
 
     def due(self, now: datetime) -> list[ForeignAuthority]:
-        """Give the authorities whose list is to be fetched now."""
-        return [one.of for one in self._known.values() if one.look_at and one.look_at <= now]
+        """Give the authorities whose list is to be fetched now. A look that is further away than any is of a clock that was set back."""
+        return [one.of for one in self._known.values() if one.look_at and not now < one.look_at <= now + LATEST]
 
     def next_look(self, now: datetime) -> float:
         """Give the seconds until a list is due or ends, an hour at most."""
@@ -151,20 +155,41 @@ class ForeignStatus:
             known.lists, known.fault = await asyncio.to_thread(_judged, raw, known, now)
             if known.fault is None:
                 known.look_at = _next_look(known.lists, now)
-                await asyncio.to_thread(self._keep, authority, raw, known.lists)
+            await asyncio.to_thread(self._keep, authority, raw, known.lists)
         except HandfastError as error:
             known.fault = _fault(error)
 
     def _keep(self, authority: ForeignAuthority, raw: bytes, lists: Lists) -> None:
-        """Keep what was fetched, unless the lists that count are newer than it."""
-        read_now = [one for der in crl_ders(raw) for one in listed(der, authority.cas)]
-        if set(lists) <= set(read_now):
-            private_directory(self._directory)
-            text = "".join(pem(der, "X509 CRL") for der in crl_ders(raw))
-            write(self._path(authority), text.encode(), 0o600)
+        """Keep the lists that count, of those that were fetched and of those that were kept before; no others beside them."""
+        left, before, kept = set(lists), _or_none(self._kept, authority), list[bytes]()
+        for der in (*crl_ders(raw), *before):
+            if counting := left & set(_or_none(listed, der, authority.cas)):
+                kept.append(der)
+                left -= counting
+        if not kept or tuple(kept) == before:
+            return
+        text = "".join(pem(der, "X509 CRL") for der in kept).encode()
+        if len(text) > MOST_KEPT_BYTES:
+            raise BadInput(
+                f"its lists are larger than {MOST_KEPT_BYTES} bytes together, and would not outlive a restart"
+            )
+        private_directory(self._directory)
+        write(self._path(authority), text, 0o600)
+
+    def _kept(self, authority: ForeignAuthority) -> tuple[bytes, ...]:
+        path = self._path(authority)
+        return crl_ders(read(path, MOST_KEPT_BYTES), most=MOST_KEPT_BYTES) if path.exists() else ()
 
     def _path(self, authority: ForeignAuthority) -> Path:
         return self._directory / f"{authority.name}.crl.pem"
+
+
+def _or_none(work: Callable[[*Ts], tuple[T, ...]], *arguments: *Ts) -> tuple[T, ...]:
+    """Give what can be read, which is nothing where it is damaged."""
+    try:
+        return work(*arguments)
+    except HandfastError:
+        return ()
 
 
 def _same(one: ForeignAuthority, other: ForeignAuthority) -> bool:

@@ -36,6 +36,8 @@ from handfast.trust.rotation import DELIVERED, Generation, Stage, by_number
 
 REVOKING_CRL = "revoking.crl.pem"
 FIRST = 1
+ListMark = tuple[int, int, int] | None
+"""What tells one content of a list's file from the next: they are replaced, never written to. None where there is no file."""
 
 
 class Generations:
@@ -136,6 +138,11 @@ class Generations:
             lists = authority_files.read_lists(place, one.between)  # anew: 'ca install' takes a newer one alone
             between.update(zip(one.between, lists, strict=True))  # the newest list of each
         return (*roots_, *between.values())
+
+    def list_marks(self) -> tuple[ListMark, ...]:
+        """Give what differs as soon as one of the files that `root_crls` reads is replaced, without reading them."""
+        names = (authority_files.ROOT_CRL, authority_files.BETWEEN_CRLS, REVOKING_CRL)
+        return tuple(_mark(self._place(row.number) / name) for row in self.rows for name in names)
 
     def issued_by(self, above: bytes) -> tuple[str, ...]:
         """Give the key identifiers (hex) of all issuing authorities here that a CA (DER) signed, those that are over too."""
@@ -316,6 +323,14 @@ class Generations:
 def place_of(directory: Path, number: int) -> Path:
     """Give the directory of a generation, of the authorities in ``directory``."""
     return directory if number == FIRST else directory / LATER / f"{number:04}"
+
+
+def _mark(path: Path) -> ListMark:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
 def _is_revoked(row: Generation) -> bool:

@@ -22,6 +22,7 @@ from handfast.io.generations import Generations
 from handfast.io.ids import new_event_id
 from handfast.io.ports import Clock, Ledger, Signer
 from handfast.io.records import CertificateRecord
+from handfast.io.waiting import abreast
 from handfast.trust import leaf
 from handfast.trust.addresses import StatusSite
 from handfast.trust.entries import Workload
@@ -68,6 +69,11 @@ class Issuance:
         self._random = random
         self._status = status
 
+    @property
+    def names_status(self) -> bool:
+        """Whether its certificates name a place to learn whether they are revoked."""
+        return self._status is not None
+
     async def issue(
         self, request: LeafRequest, *, workload: Workload | None, requester: str
     ) -> IssuedCertificate | Refusal:
@@ -89,6 +95,7 @@ class Issuance:
         if refusal:
             return refusal
         der = await sign(linted, authority.signer)
+        await abreast()
         refusal = compare(der, linted)
         if refusal:
             return await self._failed(intent, der, refusal)

@@ -25,3 +25,10 @@ MANY = 1000
 async def run(work: Callable[[*Ts], T], *arguments: *Ts, long: bool) -> T:
     """Do ``work``, in a thread where it is ``long``."""
     return await asyncio.to_thread(work, *arguments) if long else work(*arguments)
+
+
+async def let_go(many: list[T]) -> None:
+    """Forget what is in a list, a little at a time: nothing interrupts the end of a million things."""
+    while many:
+        del many[-MANY:]
+        await asyncio.sleep(0)

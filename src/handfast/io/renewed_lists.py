@@ -50,7 +50,7 @@ class _Chain:
 def renew(authority: Path, text: bytes, now: datetime) -> tuple[str, ...]:
     """Take the lists in a PEM text in place of those in the directory ``authority``, and in what waits there for a rotation.
 
-    A server that runs takes them up with the next slice, within the hour.
+    A server that runs takes them up by itself, the next time that it looks at its authorities.
 
     Returns:
         The names of the CAs whose lists they are.

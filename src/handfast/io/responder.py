@@ -34,6 +34,7 @@ from handfast.io.ports import Clock
 from handfast.io.records import CertificateState
 from handfast.io.sealed import Passphrase
 from handfast.io.signers import KeySigner
+from handfast.trust.csr import read_csr
 from handfast.trust.facts import CertificateFacts, facts, load, pem, pem_certificates
 from handfast.trust.ocsp import (
     CertificateStatus,
@@ -44,7 +45,7 @@ from handfast.trust.ocsp import (
     Unknown,
     issuer_ids,
 )
-from handfast.trust.plan import LeafRequest, read_csr
+from handfast.trust.plan import LeafRequest
 from handfast.trust.profile import RESPONDER
 from handfast.trust.revocation import RevocationReason
 

@@ -58,6 +58,18 @@ class Sharing:
                 await self._bring(one)
                 self._known[one.number] = digest
 
+    async def has_news(self, rows: Generations) -> bool:
+        """Tell whether the ledger holds what `bring` has not looked at yet.
+
+        Raises:
+            Unavailable: the ledger fails.
+        """
+        digests = await self._table.digests()
+        return any(
+            one.issuer and digests.get(one.number, self._known.get(one.number)) != self._known.get(one.number)
+            for one in rows
+        )
+
     async def _bring(self, one: Generation) -> None:
         place, sealed = place_of(self._directory, one.number), await self._table.sealed(one.number)
         if sealed is None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handfast.io import off_loop
-from handfast.trust.algorithms import SignatureAlgorithm, algorithm_for
+from handfast.trust.algorithms import SignatureAlgorithm, algorithm_for, ecdsa
 from handfast.trust.profile import key_facts
 
 AuthorityKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -67,7 +67,7 @@ def _signed(key: AuthorityKey, algorithm: SignatureAlgorithm, message: bytes) ->
     assert algorithm.hash
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(message, padding.PKCS1v15(), algorithm.hash)
-    return key.sign(message, ec.ECDSA(algorithm.hash))
+    return key.sign(message, ecdsa(algorithm.hash))
 
 
 class KeySigner:

@@ -6,7 +6,7 @@ and that counts now. Refuses to know what is revoked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from handfast.io import off_loop
 from handfast.io.authorities import Authority
 from handfast.io.ca_lists import read_list
 from handfast.io.ledger.lists import ListHead, SharedLists
-from handfast.trust.revocation import Revoked
+from handfast.trust.revocation import Entry
 
 PREFIX = "slice/"
 ANEW = timedelta(hours=1)
@@ -36,7 +36,7 @@ class SliceLists:
         self._next_number, self._shared = next_number, shared
         self._held: dict[str, _Held] = {}
 
-    async def list_of(self, issuer: Authority, revoked: Iterable[Revoked], revision: int, now: datetime) -> str:
+    async def list_of(self, issuer: Authority, revoked: Collection[Entry], revision: int, now: datetime) -> str:
         """Give a list (PEM) that has at least what was revoked by ``revision``; ``revoked`` are those, or more.
 
         Raises:
@@ -51,19 +51,21 @@ class SliceLists:
 
     def _fits(self, path: str, revision: int, now: datetime) -> bool:
         held = self._held.get(path)
-        return held is not None and held.head.revision >= revision and now < held.head.made_at + ANEW
+        # Where the clock was set back, one of before does not count yet.
+        return (
+            held is not None and held.head.revision >= revision and held.head.made_at <= now < held.head.made_at + ANEW
+        )
 
     async def _made(
-        self, path: str, issuer: Authority, revoked: Iterable[Revoked], revision: int, now: datetime
+        self, path: str, issuer: Authority, revoked: Collection[Entry], revision: int, now: datetime
     ) -> str:
         number = await self._next_number()
         text = await issuer.crl(revoked, number, now)
         head = ListHead(path=path, number=number, revision=revision, made_at=now, scheduled_at=now)
         if self._shared and not await self._shared.offer(head, text.encode(), now - ANEW / 2):
             await self._look(path, issuer, now)
-            held = self._held.get(path)
-            if held and held.head.revision >= revision:
-                return held.text  # another server was faster
+            if self._fits(path, revision, now):
+                return self._held[path].text  # another server was faster
         self._held[path] = _Held(head, text)
         if self._shared:
             await self._shared.forget(now - KEPT)

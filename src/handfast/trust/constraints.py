@@ -46,7 +46,7 @@ def permitted(trust_domain: TrustDomain, dns: Iterable[str]) -> NameConstraints:
     """
     names = tuple(dict.fromkeys(dns))
     for name in names:
-        if not name or name != name.lower() or not name.isascii() or set(name) - _DNS or name.startswith("."):
+        if not name or set(name) - _DNS or name.startswith("."):
             raise BadInput(f"{name[:80]!r} cannot be permitted", key="permit-dns", hint=_OFFERED)
     return NameConstraints(dns=names, hosts=(trust_domain.name,))
 
@@ -107,7 +107,8 @@ def exceeds(inner: NameConstraints | None, outer: NameConstraints) -> str:
 
 def _beyond(inner: NameConstraints, outer: NameConstraints) -> Iterator[str]:
     yield from (name for name in inner.dns if outer.dns and not any(_below(name, one) for one in outer.dns))
-    yield from (name for name in inner.hosts if not _host_passes(name.removeprefix("."), outer))
+    # ".a.b" stands for all hosts below "a.b", and is permitted where any of them would be but for its name alone.
+    yield from (name for name in inner.hosts if not _host_passes(f"x{name}" if name.startswith(".") else name, outer))
     for excluded in outer.excluded_dns:
         if not any(_below(excluded, one) for one in inner.excluded_dns) and _meets(excluded, inner.dns):
             yield excluded

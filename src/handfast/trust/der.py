@@ -55,6 +55,7 @@ def _base128(arc: int) -> bytes:
     return bytes(reversed(octets))
 
 
+@lru_cache(maxsize=256)  # what is made within one second begins and ends together
 def time(moment: datetime) -> bytes:
     """Write a Time in whole seconds: UTCTime through 2049, GeneralizedTime from 2050 on (RFC 5280 section 4.1.2.5).
 

@@ -1,7 +1,7 @@
 """What a device may ask for when it enrols, and what it is told to put into its request.
 
 Decides whether the names in a CSR are those of an entry: nothing is dropped silently, and nothing is taken from the CSR that
-the entry does not grant. Refuses to know how the device proved who it is, and whether its key is good (`plan.read_csr`).
+the entry does not grant. Refuses to know how the device proved who it is, and whether its key is good (`csr.read_csr`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from cryptography.x509.oid import AttributeOID, NameOID
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.trust import der
+from handfast.trust.csr import MAX_CSR_BYTES
 from handfast.trust.entries import Workload
 from handfast.trust.facts import load
-from handfast.trust.plan import MAX_CSR_BYTES
 from handfast.trust.profile import UNREADABLE
 
 CSR_ATTRIBUTES = der.sequence(

@@ -23,13 +23,15 @@ class Workload:
     """One entry of ``workloads`` in the world file.
 
     ``dns`` are the DNS names that its certificates carry; ``ttl`` is how long they live, and the longest they may.
-    ``owner`` is who looks after them; empty where the world does not say.
+    ``owner`` is who looks after them; empty where the world does not say. ``must_staple``: whoever serves with them has to staple
+    an OCSP response (RFC 7633).
     """
 
     identity: SpiffeId
     dns: tuple[str, ...] = ()
     ttl: timedelta = DEFAULT_TTL
     owner: str = ""
+    must_staple: bool = False
 
 
 def refuse_agent(name: str) -> Refusal | None:

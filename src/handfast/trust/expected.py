@@ -45,8 +45,16 @@ def extensions(plan: LeafPlan, kind: str, key_id: bytes) -> Extensions:
 
 
 def _written(value: x509.ExtensionType) -> bytes:
-    # Only the frame is ours. That it names this extension and this criticality, the library reads from the real bytes.
-    return der.extension(value.oid.dotted_string, value.public_bytes(), critical=value.oid in CRITICAL)
+    # Not by `der.extension`, which writes the template's: a mistake in it must not be made here again.
+    return der.sequence(
+        _name(value.oid), b"\x01\x01\xff" if value.oid in CRITICAL else b"", der.octet_string(value.public_bytes())
+    )
+
+
+@lru_cache(maxsize=32)
+def _name(oid: x509.ObjectIdentifier) -> bytes:
+    """Give an object identifier, DER, as the library writes it: within a SEQUENCE of one."""
+    return x509.ExtendedKeyUsage([oid]).public_bytes()[2:]
 
 
 def _usage(*, encrypts: bool) -> bytes:

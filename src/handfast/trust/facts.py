@@ -30,6 +30,7 @@ MAX_PEM_BYTES = 256 * 1024
 MAX_PEM_CERTIFICATES = 64
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_WHOLE_LINES = 48 * 1024
 _BLOCK = re.compile(rf"{_BEGIN}([A-Za-z0-9+/=\s]*){_END}")
 _SPIFFE = "spiffe://"
 _T = TypeVar("_T", bound=x509.ExtensionType)
@@ -158,9 +159,14 @@ def hex_serial(serial: int) -> str:
 
 def pem(der: bytes, label: str = "CERTIFICATE") -> str:
     """Write PEM with lines of 64 (RFC 7468 section 2). ``label`` is ``CERTIFICATE`` or ``X509 CRL``."""
-    body = base64.b64encode(der).decode()
-    lines = [body[at : at + 64] for at in range(0, len(body), 64)]
-    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
+    # A revocation list may be long, and nothing interrupts the encoding of what is written at once.
+    lines = "".join(_lines(der[at : at + _WHOLE_LINES]) for at in range(0, len(der), _WHOLE_LINES))
+    return f"-----BEGIN {label}-----\n{lines}-----END {label}-----\n"
+
+
+def _lines(octets: bytes) -> str:
+    body = base64.b64encode(octets).decode()
+    return "\n".join([*(body[at : at + 64] for at in range(0, len(body), 64)), ""])
 
 
 def pem_certificates(text: str) -> tuple[bytes, ...]:

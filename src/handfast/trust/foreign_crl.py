@@ -28,6 +28,8 @@ from handfast.trust.profile import BACKDATE, UNREADABLE
 MAX_LIST_BYTES = 16 * 1024 * 1024
 MOST_REVOKED = 20_000
 """So many serials of one authority go to every gateway."""
+LONGEST_SERIAL = 32
+"""Octets of a serial. RFC 5280 section 5.1.2.6 allows 20, and some CAs go past that; a bound on how many is none without this one."""
 MAX_LISTS = 16
 
 _BLOCK = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
@@ -48,14 +50,14 @@ class RevocationList:
     serials: tuple[str, ...]
 
 
-def crl_ders(raw: bytes) -> tuple[bytes, ...]:
-    """Give the lists in a file: one in DER, or up to 16 in PEM.
+def crl_ders(raw: bytes, *, most: int = MAX_LIST_BYTES) -> tuple[bytes, ...]:
+    """Give the lists in a file of ``most`` bytes: one in DER, or up to 16 in PEM.
 
     Raises:
         BadInput: there is none, or too much.
     """
-    if len(raw) > MAX_LIST_BYTES:
-        raise BadInput(f"the revocation list is larger than {MAX_LIST_BYTES} bytes")
+    if len(raw) > most:
+        raise BadInput(f"the revocation list is larger than {most} bytes")
     if raw[:1] == b"\x30":
         return (raw,)
     blocks = _BLOCK.findall(raw)
@@ -149,6 +151,8 @@ def _serials(crl: x509.CertificateRevocationList) -> set[int]:
     for entry in crl:
         if any(one.critical and not isinstance(one.value, x509.CRLReason) for one in entry.extensions):
             raise BadInput("an entry has a critical extension that is not known here")
+        if entry.serial_number.bit_length() > 8 * LONGEST_SERIAL:
+            raise BadInput(f"an entry has a serial of more than {LONGEST_SERIAL} octets")
         reasons = (one.value.reason for one in entry.extensions if isinstance(one.value, x509.CRLReason))
         if _REMOVED not in reasons:
             found.add(entry.serial_number)

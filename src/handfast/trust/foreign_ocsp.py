@@ -27,14 +27,14 @@ from handfast.trust.facts import facts, load
 from handfast.trust.foreign import WEAK_HASHES, ForeignCa, content, issuer_name, weakness
 from handfast.trust.foreign_signature import Signed, bounded, signed_answer
 from handfast.trust.profile import BACKDATE, OCSP_SIGNING, UNREADABLE
-from handfast.trust.standing import Standing, Word
+from handfast.trust.standing import LATEST_S, Standing, Word
 
 MAX_ANSWER_BYTES = 64 * 1024
 MOST_CERTIFICATES = 8
 """So many certificates of an answer are looked at for its signer's."""
 NONCE_OCTETS = 32
-SOONEST_S, LATEST_S = 5, 60
-"""An answer is asked for anew after half of its time, but not before and not after these."""
+SOONEST_S = 5
+"""An answer is asked for anew after half of its time, but not before this, and not after `LATEST_S`."""
 WITHOUT_END_S = 300
 """So long counts an answer that does not say when the next one is due, and that was made for us alone."""
 

@@ -1,7 +1,7 @@
 """Whether the bytes that are about to be signed keep every promise, and whether the signed bytes are those.
 
-Decides by reading the real bytes back with a parser that did not write them. Refuses to know how they were made. The law
-of this file: nothing else makes a `LintedPlan`, and only a `LintedPlan` is signed.
+Decides by reading the real bytes back with a parser, and by comparing them with what an encoder gives, neither of which wrote
+them. Refuses to know how they were made. The law of this file: nothing else makes a `LintedPlan`, and only a `LintedPlan` is signed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,21 @@ from handfast.trust.algorithms import verify
 from handfast.trust.constraints import breaches
 from handfast.trust.expected import CRITICAL, Extensions
 from handfast.trust.facts import load
-from handfast.trust.leaf import assemble
 from handfast.trust.plan import LeafPlan
-from handfast.trust.profile import BACKDATE, UNREADABLE, key_facts
-from handfast.trust.tbs import key_id
+from handfast.trust.profile import BACKDATE, UNREADABLE, KeyFacts, key_facts
+from handfast.trust.tbs import KeyInfo, key_info
 
 _SEAL = object()
 _DUMMY_SIGNATURE = der.bit_string(der.sequence(der.integer(1), der.integer(1)))
 _UNREADABLE = (*UNREADABLE, BadInput)
 _FIELDS, _KEY, _EXTENSIONS = 8, 6, 0xA3
+_EC = der.oid("1.2.840.10045.2.1")
+# RFC 5480 section 2.1.1, RFC 8410 section 3. An RSA key's size and exponent are in its bits.
+_NAMED_KEYS = {
+    der.sequence(_EC, der.oid("1.2.840.10045.3.1.7")): KeyFacts("ec", 256, curve="secp256r1"),
+    der.sequence(_EC, der.oid("1.3.132.0.34")): KeyFacts("ec", 384, curve="secp384r1"),
+    der.sequence(der.oid("1.3.101.112")): KeyFacts("ed25519", 256),
+}
 _FINDINGS = {
     ExtensionOID.BASIC_CONSTRAINTS: ("constraints", "not those of a leaf"),
     ExtensionOID.KEY_USAGE: ("usage", "not digitalSignature, with keyEncipherment for RSA alone"),
@@ -86,18 +92,22 @@ def compare(signed: bytes, linted: LintedPlan) -> Refusal | None:
         None, or ISSUANCE_MISMATCH.
     """
     try:
-        tbs, _, _ = der.children(signed)
-        if tbs != linted.tbs:
-            return _mismatch("the signed bytes are not those that were linted")
         signature = load(signed).signature
-        if signed != assemble(tbs, signature):
-            return _mismatch("the certificate around them is not laid out as ours")
-        verify(signature, tbs, linted.plan.issuer.public_key_der)
+        algorithm = linted.plan.issuer.algorithm.identifier
+        if signed != der.sequence(linted.tbs, algorithm, der.bit_string(signature)):
+            return _mismatch(_differs(signed, linted))
+        verify(signature, linted.tbs, linted.plan.issuer.public_key_der)
     except _UNREADABLE:
         return _mismatch("the certificate cannot be read")
     except InvalidSignature:
         return _mismatch("the signature is not the issuer's")
     return None
+
+
+def _differs(signed: bytes, linted: LintedPlan) -> str:
+    if next(der.each(signed)) != linted.tbs:
+        return "the signed bytes are not those that were linted"
+    return "the certificate around them is not laid out as ours"
 
 
 def _mismatch(what: str) -> Refusal:
@@ -113,12 +123,11 @@ def _findings(tbs: bytes, plan: LeafPlan) -> Iterator[tuple[str, str]]:
     yield from _serial(certificate.serial_number, plan)
     yield from _times(certificate.not_valid_before_utc, certificate.not_valid_after_utc, plan)
     yield from _names(plan)
-    key = key_facts(certificate.public_key())
-    if not plan.profile.allows(key):
+    info = key_info(fields[_KEY])
+    kind = _kind(info, certificate)
+    if not plan.profile.allows(kind):
         yield "key", "of a kind that the profile does not allow"
-    yield from _extensions(
-        certificate.extensions, fields[-1], expected.extensions(plan, key.kind, key_id(fields[_KEY]))
-    )
+    yield from _extensions(certificate, fields[-1], expected.extensions(plan, kind.kind, info.key_id))
 
 
 def _raw(fields: Sequence[bytes], plan: LeafPlan) -> Iterator[tuple[str, str]]:
@@ -159,16 +168,21 @@ def _names(plan: LeafPlan) -> Iterator[tuple[str, str]]:
             yield "names", f"{kind} {name}: outside of the issuer's name constraints"
 
 
-def _extensions(read: x509.Extensions, field: bytes, wanted: Extensions) -> Iterator[tuple[str, str]]:
-    """Ask the library which extensions it reads, and compare their bytes, so that a second spelling is found as well."""
-    if {one.oid: one.critical for one in read} != {oid: oid in CRITICAL for oid in wanted}:
-        yield "extensions", "not those of the plan, critical where they must be"
+def _kind(info: KeyInfo, certificate: x509.Certificate) -> KeyFacts:
+    """Tell what kind of key it is: by its algorithm's name where that says all, and otherwise as the library reads the key."""
+    return _NAMED_KEYS.get(info.algorithm) or key_facts(certificate.public_key())
+
+
+def _extensions(certificate: x509.Certificate, field: bytes, wanted: Extensions) -> Iterator[tuple[str, str]]:
+    """Compare the bytes, so that a second spelling is found as well."""
     if field != der.tlv(_EXTENSIONS, der.sequence(*wanted.values())):
-        yield from _differences(read, field, wanted)
+        yield from _differences(certificate.extensions, field, wanted)
 
 
 def _differences(read: x509.Extensions, field: bytes, wanted: Extensions) -> Iterator[tuple[str, str]]:
-    """Name the extensions that are not as wanted; each may be, and yet stand in another's place."""
+    """Name the extensions that the library reads and that are not as wanted; each may be, and yet stand in another's place."""
+    if {one.oid: one.critical for one in read} != {oid: oid in CRITICAL for oid in wanted}:
+        yield "extensions", "not those of the plan, critical where they must be"
     (together,) = der.children(field)
     differing = [
         one.oid for one, found in zip(read, der.children(together), strict=True) if found != wanted.get(one.oid)

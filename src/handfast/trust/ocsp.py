@@ -233,16 +233,17 @@ def _request(data: bytes) -> CertificateId:
 
 def _hash(data: bytes) -> bytes:
     """Read the AlgorithmIdentifier of a hash: without parameters, or with NULL (RFC 5754 section 2)."""
-    oid, *parameters = _sequence(data)
-    if oid[0] != _OID or parameters not in ([], [_NULL]):
+    parts = _sequence(data)
+    if not parts or parts[0][0] != _OID or parts[1:] not in ((), (_NULL,)):
         raise BadInput("this is not the identifier of a hash")
-    return oid
+    return parts[0]
 
 
 def _serial(data: bytes) -> str:
     octets = _content(data, _INTEGER)
-    number = int.from_bytes(octets, "big", signed=True)
-    if number < 0 or der.integer(number) != data or len(octets.lstrip(b"\0")) > _SERIAL_OCTETS:
+    number = int.from_bytes(octets, "big")
+    # A negative one, and one that is longer than it needs to be, is not what this number is written as.
+    if der.integer(number) != data or len(octets.lstrip(b"\0")) > _SERIAL_OCTETS:
         raise BadInput("this is not a serial number (RFC 5280 section 4.1.2.2)")
     return hex_serial(number)
 

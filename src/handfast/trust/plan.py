@@ -1,21 +1,15 @@
 """What a leaf certificate will say, before anything is signed.
 
-Decides whether a request may become a certificate: its key, its names, its life. Refuses to know who asks and how they
-proved it, where the serial came from, and how bytes are laid out (`leaf`).
+Decides whether a request may become a certificate: its names and its life. Refuses to know who asks and how they proved it
+(the key is the business of `csr`), where the serial came from, and how bytes are laid out (`leaf`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
@@ -23,30 +17,17 @@ from handfast.base.spiffe import SpiffeId
 from handfast.base.windows import Window, whole_second
 from handfast.trust.addresses import StatusAddresses, StatusSite
 from handfast.trust.constraints import breaches
+from handfast.trust.csr import CsrFacts
 from handfast.trust.entries import DEFAULT_TTL, LONGEST_TTL, RESERVED, SHORTEST_TTL, Workload
 from handfast.trust.facts import IssuerFacts
-from handfast.trust.profile import BACKDATE, LEAF, UNREADABLE, KeyFacts, Profile, key_facts
+from handfast.trust.profile import BACKDATE, LEAF, Profile
 
-MAX_CSR_BYTES = 16 * 1024
 MAX_DNS_NAMES = 100
 SERIAL_BYTES = 20
 LEAST_LEFT = timedelta(minutes=5)
 """What an issuer must have left to cut a leaf short at its own end. Of less its holder would have nothing: it would renew without end."""
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_NOT_A_CSR = "this is not a certificate signing request"
-
-
-@dataclass(frozen=True, slots=True)
-class CsrFacts:
-    """The key of a CSR whose proof of possession was checked: its SubjectPublicKeyInfo (DER), kind and identifier.
-
-    ``key_id`` is the SHA-1 of the key's bits, which names the key and protects nothing (RFC 5280 section 4.2.1.2, method 1).
-    """
-
-    spki: bytes
-    key: KeyFacts
-    key_id: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,30 +85,6 @@ class LeafPlan:
         return self.identity.name.rpartition("/")[2][:64]
 
 
-def read_csr(data: bytes, profile: Profile = LEAF) -> CsrFacts | Refusal:
-    """Read a PKCS#10 request (PEM or DER), and check that whoever made it has the private key (RFC 2986 section 3).
-
-    Only the key counts: names and extensions in the request are not read, the names asked for come with `LeafRequest`.
-
-    Raises:
-        BadInput: it is over 16 KiB, or not a CSR.
-    """
-    if len(data) > MAX_CSR_BYTES:
-        raise BadInput(f"the request is larger than {MAX_CSR_BYTES} bytes")
-    try:
-        csr = _load_csr(data)
-        key = csr.public_key()
-        # The kind of key first: checking a signature with a key that a stranger chose can be slow.
-        kind = key_facts(key)
-        if not profile.allows(kind):
-            return Refusal(Reason.ISSUANCE_KEY_NOT_ALLOWED, {"key": str(kind)})
-        return _csr_facts(key, kind) if _proves_possession(csr, key) else Refusal(Reason.ISSUANCE_BAD_PROOF)
-    except UnsupportedAlgorithm:
-        return Refusal(Reason.ISSUANCE_KEY_NOT_ALLOWED, {"key": "of a kind unknown here"})
-    except UNREADABLE as error:
-        raise BadInput(_NOT_A_CSR, hint="make one with 'openssl req -new', and send it as PEM or DER") from error
-
-
 def plan(
     request: LeafRequest,
     issuer: IssuerFacts,
@@ -145,7 +102,8 @@ def plan(
 
     Returns:
         The plan, or a refusal: ENTRY_RESERVED, ENTRY_NO_MATCH, ISSUANCE_NAME_NOT_ALLOWED, ISSUANCE_TOO_LONG,
-        ISSUANCE_ISSUER_ENDS, ISSUANCE_NAME_CONSTRAINT, CERT_NOT_YET_VALID (of the issuer: this host's clock went back).
+        ISSUANCE_ISSUER_ENDS, ISSUANCE_NO_STATUS (the entry demands staples), ISSUANCE_NAME_CONSTRAINT, CERT_NOT_YET_VALID (of the
+        issuer: this host's clock went back).
     """
     refusal = _refuse_identity(request, issuer, workload)
     if refusal:
@@ -159,6 +117,9 @@ def plan(
     window = _window(life, issuer, now)
     if isinstance(window, Refusal):
         return window
+    profile = _profile(request.profile, workload, status)
+    if isinstance(profile, Refusal):
+        return profile
     planned = LeafPlan(
         identity=request.identity,
         dns=names,
@@ -166,7 +127,7 @@ def plan(
         serial=serial,
         subject=request.csr,
         issuer=issuer,
-        profile=request.profile,
+        profile=profile,
         status=status.of(issuer.key_id, serial) if status and not request.profile.answers_status else None,
         named_by_dns=request.named_by_dns,
         cut_short=window.not_after < whole_second(now + life),
@@ -207,35 +168,6 @@ def _has_good_labels(name: str) -> bool:
         all(_LABEL.fullmatch(label) and (label[2:4] != "--" or label.startswith("xn--")) for label in labels)
         and not labels[-1].isdigit()
         and (len(labels) >= 2 or not wildcard)
-    )
-
-
-def _load_csr(data: bytes) -> x509.CertificateSigningRequest:
-    return x509.load_pem_x509_csr(data) if b"-----BEGIN" in data else x509.load_der_x509_csr(data)
-
-
-def _proves_possession(csr: x509.CertificateSigningRequest, key: CertificatePublicKeyTypes) -> bool:
-    try:
-        return _signed(csr, key) if isinstance(key, ec.EllipticCurvePublicKey) else csr.is_signature_valid
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
-        # The signature's algorithm is unknown, or not one of this kind of key: it proves nothing.
-        return False
-
-
-def _signed(csr: x509.CertificateSigningRequest, key: ec.EllipticCurvePublicKey) -> bool:
-    """Do what ``is_signature_valid`` does with a key that is read already; reading it again costs a sixth of the check."""
-    algorithm = csr.signature_algorithm_parameters
-    if not isinstance(algorithm, ec.ECDSA):
-        return False
-    key.verify(csr.signature, csr.tbs_certrequest_bytes, algorithm)
-    return True
-
-
-def _csr_facts(key: CertificatePublicKeyTypes, kind: KeyFacts) -> CsrFacts:
-    return CsrFacts(
-        spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
-        key=kind,
-        key_id=x509.SubjectKeyIdentifier.from_public_key(key).digest,
     )
 
 
@@ -282,6 +214,17 @@ def _names(request: LeafRequest, workload: Workload | None) -> tuple[str, ...] |
             permitted = ", ".join(request.profile.dns)
             return Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"dns": name, "permitted": permitted})
     return tuple(dict.fromkeys(names))
+
+
+def _profile(asked: Profile, workload: Workload | None, status: StatusSite | None) -> Profile | Refusal:
+    """Give the profile that the entry makes of the one asked for. Who is to staple must be able to learn from the certificate where to ask."""
+    if workload is None or not workload.must_staple:
+        return asked
+    return (
+        replace(asked, must_staple=True)
+        if status
+        else Refusal(Reason.ISSUANCE_NO_STATUS, {"entry": str(workload.identity)})
+    )
 
 
 def _life(request: LeafRequest, workload: Workload | None) -> timedelta | Refusal:

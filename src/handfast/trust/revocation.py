@@ -98,17 +98,24 @@ def crl_plan(
     Raises:
         BadInput: the number is negative or needs more than 20 octets (RFC 5280 section 5.2.3).
     """
-    if number < 0 or number.bit_length() > 159:
-        raise BadInput("a CRL's number is positive and fits into 20 octets")
+    _check_number(number)
     first: dict[str, Revoked] = {}
     for one in live(revoked, now):
         if one.at < first.setdefault(one.serial, one).at:
             first[one.serial] = one
-    # Backdated as leaves are: a host whose clock is behind would refuse every certificate for a list that is not valid yet.
-    begin = whole_second(now) - BACKDATE
-    window = Window(begin, whole_second(until or now + CRL_LIFE))
+    window = _window(now, until or now + CRL_LIFE)
     entries = tuple(sorted(first.values(), key=lambda one: int(one.serial, 16)))
     return CrlPlan(issuer=issuer, number=number, window=window, entries=entries)
+
+
+def _check_number(number: int) -> None:
+    if number < 0 or number.bit_length() > 159:
+        raise BadInput("a CRL's number is positive and fits into 20 octets")
+
+
+def _window(now: datetime, until: datetime) -> Window:
+    # Backdated as leaves are: a host whose clock is behind would refuse every certificate for a list that is not valid yet.
+    return Window(whole_second(now) - BACKDATE, whole_second(until))
 
 
 def tbs(plan: CrlPlan) -> bytes:
@@ -136,6 +143,22 @@ class CrlOutline:
     places: tuple[str, ...] = ()
     freshest: str = ""
     base: int | None = None
+
+
+Entry = tuple[str, int, str]
+"""One revoked certificate: serial (hex), when, as seconds since 1970, and the text of its `RevocationReason`."""
+
+
+def long_tbs(entries: Iterable[Entry], issuer: IssuerFacts, *, number: int, now: datetime) -> bytes:
+    """Write the TBSCertList of a list that is due again in 7 days. ``entries`` have each serial once, and stand there in their order.
+
+    Raises:
+        BadInput: as `crl_plan`.
+    """
+    _check_number(number)
+    written = b"".join(entry(*one) for one in entries)
+    before, after = around(CrlOutline(issuer=issuer, number=number, window=_window(now, now + CRL_LIFE)), len(written))
+    return before + written + after
 
 
 def entry(serial: str, at: int, reason: str) -> bytes:

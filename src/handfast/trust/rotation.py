@@ -318,7 +318,7 @@ def due_at(generations: Generations) -> datetime | None:
         return None
     if old.root_window.not_after <= old.window.not_after:
         return None
-    stays_back = [g.since + STAYS_BACK for g in generations if g.before == old.number and g.stage not in _COMING]
+    stays_back = [g.since + STAYS_BACK for g in generations if g.before == old.number]
     return max([third_left(old.window), *stays_back])
 
 
@@ -343,8 +343,8 @@ def back(generations: Generations, now: datetime) -> Step | Refusal:
     old = by_number(generations, new.before)
     if old.stage is Stage.RETIRED:
         return Refusal(Reason.ROTATION_NONE)
-    if old.stage is not Stage.RETIRING or old.compromised or old.ended(now):
-        why = "compromised" if old.compromised else "ended" if old.ended(now) else old.stage.value
+    if old.compromised or old.ended(now):
+        why = "compromised" if old.compromised else "ended"
         return Refusal(Reason.ROTATION_NO_WAY_BACK, {"generation": str(old.number), "because": why})
     return Step(Verb.BACK, new.number)
 

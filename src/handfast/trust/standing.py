@@ -12,6 +12,8 @@ from enum import StrEnum
 
 AGAIN_S = 5
 """After a question without an answer that can be used, so long nobody asks for the same certificate."""
+LATEST_S = 60
+"""Somebody asks anew after so long, whatever an answer says. A clock that was set back must not stretch it."""
 
 
 class Word(StrEnum):
@@ -40,7 +42,7 @@ class Standing:
 
     def settled(self, now: int) -> bool:
         """Tell whether nobody needs to ask yet: not knowing is settled for a while too."""
-        return now < self.renew and (self.word is Word.UNKNOWN or self.counts(now))
+        return now < self.renew <= now + LATEST_S and (self.word is Word.UNKNOWN or self.counts(now))
 
 
 def later(held: Standing | None, said: Standing | None, now: int) -> Standing:

@@ -6,6 +6,7 @@ Decides where a TBSCertificate has its SubjectPublicKeyInfo (RFC 5280 section 4.
 from __future__ import annotations
 
 from hashlib import sha1, sha256
+from typing import NamedTuple
 
 from handfast.base.refusal import BadInput
 from handfast.trust import der
@@ -25,15 +26,23 @@ def key_digest(tbs: bytes) -> str:
     return sha256(fields[at]).hexdigest() if at < len(fields) else ""
 
 
-def key_id(spki: bytes) -> bytes:
-    """Give a key's identifier: the SHA-1 of the bits in its SubjectPublicKeyInfo (RFC 5280 section 4.2.1.2, method 1).
+class KeyInfo(NamedTuple):
+    """What a SubjectPublicKeyInfo says: its AlgorithmIdentifier (DER), and the key's identifier.
 
-    It names the key and protects nothing.
+    ``key_id`` is the SHA-1 of the key's bits, which names the key and protects nothing (RFC 5280 section 4.2.1.2, method 1).
+    """
+
+    algorithm: bytes
+    key_id: bytes
+
+
+def key_info(spki: bytes) -> KeyInfo:
+    """Read a SubjectPublicKeyInfo (DER).
 
     Raises:
-        BadInput: this is no SubjectPublicKeyInfo.
+        BadInput: it is none.
     """
     match der.children(spki):
-        case (_, bits) if bits[0] == _BIT_STRING:
-            return sha1(der.content(bits)[1:], usedforsecurity=False).digest()
+        case (algorithm, bits) if bits[0] == _BIT_STRING:
+            return KeyInfo(algorithm, sha1(der.content(bits)[1:], usedforsecurity=False).digest())
     raise BadInput("this is no SubjectPublicKeyInfo")

@@ -51,3 +51,15 @@ def test_findings_are_bounded_in_number_and_length():
     assert len(findings.untold) == len(findings.standing) == MOST
     assert {len(finding.evidence["envoy"]) for finding in findings.standing} == {LONGEST}
     assert findings.standing[-1].evidence["envoy"].startswith(f"{MOST + 19} ")
+
+
+def test_a_clock_that_was_set_back_silences_nothing():
+    """A fault is told then as if it were new, and one that is over does not stand for a day."""
+    clock = FakeClock()
+    findings = Findings("edge", clock)
+    findings.find(Reason.ENVOY_DIED, {"how": "x"})
+    findings.find(Reason.SNAPSHOT_STALE, {})
+    clock.set(clock.now() - timedelta(days=1))
+    findings.find(Reason.ENVOY_DIED, {"how": "x"})
+    assert [finding.reason for finding in findings.standing] == [Reason.ENVOY_DIED]
+    assert len(findings.untold) == 3

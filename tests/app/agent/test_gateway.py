@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from handfast.access.slice import Slice, make_slice
 from handfast.access.world_file import parse_world
 from handfast.app.agent.findings import Findings
-from handfast.app.agent.gateway import GatewayKeeper
+from handfast.app.agent.gateway import PROMPT_S, GatewayKeeper
 from handfast.app.agent.paths import AgentPaths
 from handfast.app.agent.stapling import HostSource
 from handfast.app.server.messages import HostCertificateAnswer
@@ -22,14 +23,14 @@ from handfast.io.xds_state import Rejected
 from tests.app.issuers import Issuer
 from tests.app.sites import WORLD
 from tests.stories.envoy import TakingEnvoy
-from tests.support.clock import FakeClock
+from tests.support.clock import START, FakeClock
 
 OTHER = "  web.example.org:\n    listen: 127.0.0.1:8444\n    routes: [{path: /, upstream: 'http://127.0.0.1:1', allow: anyone}]\n"
 
 
 @dataclass
 class Gateway:
-    """A gateway's keeper, between a real discovery service and an issuer that may fail."""
+    """A gateway's keeper, between a real discovery service and an issuer that may fail, or not answer until it is ``open``."""
 
     keeper: GatewayKeeper
     issuer: Issuer
@@ -37,6 +38,7 @@ class Gateway:
     envoy: TakingEnvoy
     failing: set[str]
     ads: AdsServer
+    open: asyncio.Event
 
     def slice(self, world: str = WORLD, revision: int = 1, denied: tuple[str, ...] = ()) -> Slice:
         """Make a slice of a world. The fingerprints of revoked certificates are ``denied``."""
@@ -67,7 +69,11 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         private_directory(directory)
     issuer, findings, ads, failing = Issuer(tmp_path, clock), Findings("edge", clock), AdsServer(), set[str]()
 
+    answers = asyncio.Event()
+    answers.set()
+
     async def certificate(host: str, csr: str) -> HostCertificateAnswer:
+        await answers.wait()
         if host in failing:
             raise Unavailable("away")
         return await issuer.ask(csr)
@@ -83,7 +89,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     await ads.start(paths.socket("ads"))
     envoy = TakingEnvoy(None, bootstrap(node="edge", ads_socket=str(paths.socket("ads"))), paths.run)
     await envoy.start()
-    yield Gateway(keeper, issuer, findings, envoy, failing, ads)
+    yield Gateway(keeper, issuer, findings, envoy, failing, ads, answers)
     await envoy.stop()
     await ads.stop()
 
@@ -155,9 +161,44 @@ async def test_a_revoked_certificate_goes_on_where_there_is_no_other(gateway: Ga
     assert gateway.reasons == [Reason.RENEWAL_FAILED]
 
 
+@pytest.mark.parametrize("more", ["", OTHER])
+async def test_an_issuer_that_does_not_answer_holds_no_revocation_up(gateway: Gateway, more: str):
+    """What a slice denies is denied at once; the slice counts as taken when its hosts have what they need."""
+    await gateway.taken(gateway.slice())
+    before, first = dict(gateway.envoy.held), gateway.keeper.state.acknowledged.value
+    gateway.issuer.clock.set(START + timedelta(hours=20))  # a renewal is due
+    gateway.open.clear()
+    slice_ = gateway.slice(WORLD + more, revision=2, denied=("ab" * 32,))
+    taking = asyncio.create_task(gateway.taken(slice_))
+    async with asyncio.timeout(5):
+        while gateway.envoy.held == before:
+            await asyncio.sleep(0.01)
+    assert gateway.keeper.state.acknowledged.value == first
+    gateway.open.set()
+    await taking
+    assert len(gateway.envoy.served) == (2 if more else 1)
+
+
 async def test_envoys_words_are_the_finding(gateway: Gateway):
     """Type, names and message of what was rejected."""
     gateway.keeper.rejected(Rejected(LISTENER, ("l1", "l2"), "bad port"))
     (finding,) = gateway.findings.standing
     assert finding.reason is Reason.ENVOY_REJECTED
     assert finding.evidence == {"type": "Listener", "resources": "l1, l2", "envoy": "bad port"}
+
+
+async def test_a_renewal_brings_no_slice_of_before_back(gateway: Gateway):
+    """It comes while a newer one waits for another certificate, and is published with that one."""
+    await gateway.taken(gateway.slice(WORLD + OTHER))
+    gateway.issuer.clock.set(START + timedelta(hours=20))
+    gateway.open.clear()
+    newer = gateway.slice(WORLD + OTHER, revision=2, denied=("ab" * 32,))
+    taking = asyncio.create_task(gateway.taken(newer))
+    await asyncio.sleep(2 * PROMPT_S)
+    assert gateway.keeper.state.slice == newer
+    keeping = asyncio.create_task(gateway.keeper.keep_certificates())
+    gateway.open.set()
+    await taking
+    await gateway.issuer.clock.advance(60)
+    keeping.cancel()
+    assert gateway.keeper.state.acknowledged.value == newer.digest

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from handfast.app.agent.standings import MOST_BODY, GatewayStandings
 from handfast.app.client import Api
 from handfast.app.server.standing_messages import StandingRequest
 from handfast.base.windows import to_unix
+from handfast.io.standing_files import SOON_S, StandingFiles
 from tests.support.clock import FakeClock
 from tests.support.partners import partner, roots_pem
 
@@ -64,9 +66,15 @@ def server(clock: FakeClock) -> Server:
 
 
 @pytest.fixture
-def here(server: Server, clock: FakeClock) -> GatewayStandings:
+def here(server: Server, clock: FakeClock, tmp_path: Path) -> GatewayStandings:
+    return begun(server, clock, tmp_path)
+
+
+def begun(server: Server, clock: FakeClock, directory: Path) -> GatewayStandings:
+    """Begin, or begin anew, with what lies in the directory."""
     transport = httpx2.MockTransport(server)
-    made = GatewayStandings(Api(lambda: httpx2.AsyncClient(transport=transport, base_url="http://server"), "it"), clock)
+    api = Api(lambda: httpx2.AsyncClient(transport=transport, base_url="http://server"), "it")
+    made = GatewayStandings(api, clock, StandingFiles(directory / "standings", clock))
     made.told(OCSP)
     return made
 
@@ -98,6 +106,45 @@ async def test_with_the_server_away_the_last_word_counts(here: GatewayStandings,
     assert (await ask(here)).text.startswith("unknown ")
 
 
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_restart_forgets_nobody(
+    here: GatewayStandings, server: Server, clock: FakeClock, tmp_path: Path, killed: bool
+):
+    """With the server away: who was good stays so until the answer ends, who was revoked stays so, and nobody else is known."""
+    assert (await ask(here)).text.startswith("good ")
+    await (clock.advance(SOON_S) if killed else here.close())
+    server.away = True
+    while killed and not list((tmp_path / "standings").glob("*.json")):
+        await asyncio.sleep(0.01)
+    anew = begun(server, clock, tmp_path)
+    assert (await ask(anew)).text.startswith("good ")
+    stranger = quote(ACME.leaf("bob").cert_pem.decode(), safe="")
+    assert (await ask(anew, body=stranger)).text.startswith("unknown ")
+    clock.set(clock.now() + timedelta(seconds=600))
+    assert (await ask(begun(server, clock, tmp_path))).text.startswith("unknown ")
+    server.away, server.word = False, "revoked"
+    clock.set(clock.now() + timedelta(seconds=60))
+    assert (await ask(begun(server, clock, tmp_path))).text.startswith("revoked ")
+    server.away = True
+    clock.set(clock.now() + timedelta(days=400))
+    assert (await ask(begun(server, clock, tmp_path))).text.startswith("revoked ")
+
+
+async def test_after_a_restart_nobody_is_asked_for_whom_is_known(
+    here: GatewayStandings, server: Server, clock: FakeClock, tmp_path: Path
+):
+    """The first requests cost the server nothing; once the word is due, it is asked."""
+    await ask(here)
+    await here.close()
+    anew = begun(server, clock, tmp_path)
+    for _ in range(3):
+        assert (await ask(anew)).text.startswith("good ")
+    assert len(server.asked) == 1
+    clock.set(clock.now() + timedelta(seconds=61))
+    assert (await ask(anew)).text.startswith("good ")
+    assert len(server.asked) == 2
+
+
 async def test_a_server_that_takes_too_long_is_away(
     here: GatewayStandings, server: Server, monkeypatch: pytest.MonkeyPatch
 ):
@@ -123,3 +170,15 @@ async def test_what_is_no_certificate_is_refused(here: GatewayStandings, server:
     """However long it is."""
     assert (await ask(here, body=body)).status_code == (413 if len(body) > MOST_BODY else 400)
     assert server.asked == []
+
+
+async def test_a_clock_that_is_behind_the_server_s_asks_no_later(
+    here: GatewayStandings, server: Server, clock: FakeClock
+):
+    """How soon somebody asks anew is a length of time: whoever is ten minutes behind learns of a revocation as soon as others."""
+    server.clock = FakeClock(clock.now() + timedelta(minutes=10))
+    word, _, renew = (await ask(here)).text.split()
+    assert (word, int(renew)) == ("good", to_unix(clock.now()) + 60)
+    server.word = "revoked"
+    await clock.advance(60)
+    assert (await ask(here)).text.startswith("revoked ")

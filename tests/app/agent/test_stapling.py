@@ -303,3 +303,20 @@ def test_a_chain_is_read():
     assert alone.issuer == alone.der
     with pytest.raises(BadInput):
         leaf_of("nothing")
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_one_of_the_future_is_replaced_at_once(server: Away, away: bool):
+    """Where the clock was set back it does not count yet, and neither its time nor that of the last try is one to wait for."""
+    staples, right = server.staples(), server.clock.now()
+    server.clock.set(right + 6 * HOUR)
+    await staples.ensure(API, leaf(HOST))
+    if away:
+        server.fault = Unavailable("away")
+        server.clock.set(right + 6 * HOUR + HOUR / 2 + HOUR / 3)
+        await staples.ensure(API, leaf(HOST))
+    server.clock.set(right)
+    server.fault = None
+    assert staples.of(API, leaf(HOST)) == b""
+    await staples.ensure(API, leaf(HOST))
+    assert staples.of(API, leaf(HOST))

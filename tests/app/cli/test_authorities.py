@@ -69,7 +69,7 @@ async def test_an_offline_root_end_to_end(here: Path, root: OfflineRoot):
 
 
 async def test_a_newer_list_of_an_offline_root_alone(here: Path, root: OfflineRoot):
-    """No chain, no request, no fingerprint: a server that runs gives it to its gateways with the next slice."""
+    """No chain, no request, no fingerprint: a server that runs gives it to its gateways before the command ends."""
     await asyncio.to_thread(ca, "csr", "--trust-domain", DOMAIN, "--out", "issuing.csr")
     root.sign(here / "issuing.csr")
     first = str(root.crl(days=310))
@@ -80,9 +80,10 @@ async def test_a_newer_list_of_an_offline_root_alone(here: Path, root: OfflineRo
         slices = running.server.platform.slices
         await slices.refresh()
         before = sent_lists(slices)
-        shown = ca("install", str(root.crl(days=900)))
-        assert "took the revocation list of CN=Example Offline Root" in shown.out
-        await slices.refresh()
+        shown = await asyncio.to_thread(ca, "install", str(root.crl(days=900)))
+        assert shown.out.splitlines() == [
+            "took the revocation list of CN=Example Offline Root", "the server goes by it from now on",
+        ]  # fmt: skip
         after = sent_lists(slices)
     (due,) = (one.next_update_utc for one in after if one not in before)
     assert due is not None
@@ -90,6 +91,8 @@ async def test_a_newer_list_of_an_offline_root_alone(here: Path, root: OfflineRo
     assert len(before) == len(after) == 2
     stale = ca("install", str(root.crl(days=30)), code=2)
     assert "does not count from now until the issuing CA ends" in stale.err
+    alone = await asyncio.to_thread(ca, "install", str(root.crl(days=901)))
+    assert "a server that runs here goes by it within seconds" in alone.out
     await serve_and_verify(here)
 
 

@@ -15,6 +15,7 @@ from handfast.app.cli.tables import Columns, csv_line, table
 from handfast.app.server.inventory_messages import InventoryRow
 from handfast.trust.facts import facts
 from tests.app.cli.terminal import Shown, run
+from tests.app.server.status_sites import status_site
 from tests.app.sites import Site, site
 from tests.support.pki import Pki
 
@@ -51,6 +52,23 @@ async def test_a_day_with_others_certificates(here: Site):
     assert "owner:    team-p" in shown.out
     assert theirs.cert_pem.decode().strip() in shown.out
     assert held.leaf.serial in (await handfast("cert", "show", held.leaf.fingerprint)).out
+
+
+async def test_show_tells_what_a_certificate_demands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A must-staple certificate is told apart, from the inventory and from a file, in text and as JSON."""
+    monkeypatch.chdir(tmp_path)
+    world = "trust_domain: example.org\nworkloads: {payments: {must_staple: true}, ledger: {}}\n"
+    (tmp_path / ".handfast").mkdir(0o700)
+    async with status_site(tmp_path / ".handfast") as running:
+        await running.apply(world)
+        for name, told in (("payments", ["demands:  a stapled OCSP response (must-staple)"]), ("ledger", [])):
+            held = await running.issue(name)
+            Path("cert.pem").write_text(held.chain_pem)
+            for what in ("cert.pem", held.leaf.serial, held.leaf.fingerprint):
+                shown = await handfast("cert", "show", what)
+                assert [line for line in shown.out.splitlines() if line.startswith("demands:")] == told, what
+            leaf, issuing = json.loads((await handfast("cert", "show", "cert.pem", "--json")).out)
+            assert (leaf["must_staple"], issuing["must_staple"]) == (bool(told), False)
 
 
 async def test_an_export_is_whole(here: Site):

@@ -10,6 +10,7 @@ from handfast.base.reasons import Reason
 from handfast.io.database import step
 from tests.app.cli.terminal import Shown, run
 from tests.app.sites import Site, site
+from tests.support.ledger import revoked_live
 from tests.support.pki import Pki
 
 
@@ -27,7 +28,7 @@ async def handfast(*words: str) -> Shown:
 
 
 async def revoked(here: Site) -> set[str]:
-    return {one.serial for one in await here.server.platform.ledger.revoked_live(here.clock.now())}
+    return {one.serial for one in await revoked_live(here.server.platform.ledger, here.clock.now())}
 
 
 async def test_one_certificate_needs_no_question_in_a_script(here: Site):

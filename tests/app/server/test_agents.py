@@ -11,9 +11,7 @@ from handfast.app.client import Api
 from handfast.app.server.callers import Role
 from handfast.app.server.messages import (
     AgentReport,
-    CertificateAnswer,
     EventList,
-    JoinRequest,
     Nothing,
     RevocationRequest,
     StatusAnswer,
@@ -22,7 +20,6 @@ from handfast.app.server.messages import (
 from handfast.base.events import CertificateIssued, Event, FindingRaised, HandshakeRefused, RequestDenied
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
-from handfast.io.credentials import new_key
 from handfast.io.database import step
 from handfast.io.encoding import decode_event, encode_event, to_plain
 from tests.app.sites import AGENT, DOMAIN, WORLD, Site, problem, raw
@@ -48,72 +45,6 @@ async def recorded(site: Site, kind: str) -> list[dict[str, Any]]:
 
 
 COUNTED = {"host": "h", "route": "/", "identity": "", "method": "GET", "code": "", "count": 1}
-
-# Joining
-
-
-async def test_a_token_lets_one_agent_join_once(here: Site):
-    """The second to come with a token is refused, whatever its name."""
-    token = await here.token()
-    request = JoinRequest(token=token, name=AGENT, csr=new_key().csr_pem)
-    answer = await here.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, request)
-    assert answer.identity == f"spiffe://{DOMAIN}/handfast/agent/{AGENT}"
-    for name in (AGENT, "other"):
-        again = JoinRequest(token=token, name=name, csr=new_key().csr_pem)
-        with pytest.raises(Refused) as caught:
-            await here.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, again)
-        assert caught.value.refusal.reason is Reason.TOKEN_NOT_VALID
-    assert [event["agent"] for event in await recorded(here, "agent.joined")] == [AGENT]
-
-
-async def test_nobody_joins_under_the_name_of_the_server(here: Site):
-    """Its reports would be told as the server's. The token is good for another name afterwards."""
-    token = await here.token()
-    for name, wanted in (("server", (403, "agent.reserved-name")), (AGENT, None)):
-        body = json.dumps({"token": token, "name": name, "csr": new_key().csr_pem})
-        answer = await raw(here.anonymous(), "POST", "/v1/agents/join", body)
-        assert answer.status_code == 201 if wanted is None else problem(answer) == wanted
-    assert [event["agent"] for event in await recorded(here, "agent.joined")] == [AGENT]
-
-
-async def test_of_many_who_come_at_once_with_one_token_one_joins(here: Site):
-    """A race for a token has one winner."""
-    token = await here.token()
-
-    async def join(number: int) -> int:
-        body = json.dumps({"token": token, "name": f"a{number}", "csr": new_key().csr_pem})
-        return (await raw(here.anonymous(), "POST", "/v1/agents/join", body)).status_code
-
-    assert sorted(await asyncio.gather(*map(join, range(8)))) == [201] + [401] * 7
-
-
-async def test_a_token_expires(here: Site):
-    """After its time it is as good as any other text."""
-    token = await here.token(ttl=60)
-    here.clock.set(here.clock.now() + timedelta(seconds=60))
-    body = json.dumps({"token": token, "name": AGENT, "csr": new_key().csr_pem})
-    assert problem(await raw(here.anonymous(), "POST", "/v1/agents/join", body)) == (401, "token.not-valid")
-    assert not await recorded(here, "agent.joined")
-
-
-@pytest.mark.parametrize("name", ["", "-a", "A", "a.b", "a/b", "../operator/eve", "a" * 64, "a\n"])
-async def test_an_agents_name_is_one_label(name: str, here: Site):
-    """A name cannot climb out of the agents' prefix, and the token is not spent on it."""
-    token = await here.token()
-    body = json.dumps({"token": token, "name": name, "csr": new_key().csr_pem})
-    assert problem(await raw(here.anonymous(), "POST", "/v1/agents/join", body)) == (400, "bad-input")
-    good = JoinRequest(token=token, name=AGENT, csr=new_key().csr_pem)
-    await here.anonymous().call("POST", "/v1/agents/join", CertificateAnswer, good)
-
-
-@pytest.mark.parametrize("ttl", [0, 9, 7 * 86400 + 1])
-async def test_a_tokens_life_is_bounded(ttl: int, here: Site):
-    """A token lives from ten seconds to a week."""
-    assert problem(await raw(here.operator, "POST", "/v1/agents/tokens", json.dumps({"ttl_seconds": ttl}))) == (
-        400,
-        "bad-input",
-    )
-
 
 # The slice
 

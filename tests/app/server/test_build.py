@@ -19,12 +19,13 @@ from handfast.base.spiffe import TrustDomain
 from handfast.io.credentials import new_key
 from handfast.io.issuance import Issuance
 from handfast.sdk.contexts import client_context
+from handfast.trust.csr import read_csr
 from handfast.trust.facts import facts
-from handfast.trust.plan import LeafRequest, read_csr
+from handfast.trust.plan import LeafRequest
 from tests.app.server.test_agents import tell
 from tests.app.sites import DOMAIN, WORLD, Site, raw, site
 from tests.support.clock import FakeClock
-from tests.support.ledger import Crash, FaultySigner, Seams
+from tests.support.ledger import Crash, FaultySigner, Seams, revoked_live
 from tests.support.pki import Pki
 
 
@@ -107,7 +108,7 @@ async def test_an_interrupted_issuance_is_revoked_at_the_next_start(tmp_path: Pa
         assert [(row.state, row.revocation_reason) for row in page.certificates] == [("revoked", "unspecified")]
         events = await later.operator.call("GET", "/v1/events", EventList, kind="certificate.revoked")
         assert [event["serial"] for event in events.events] == [page.certificates[0].serial]
-        assert len(await later.server.platform.ledger.revoked_live(later.clock.now())) == 1
+        assert len(await revoked_live(later.server.platform.ledger, later.clock.now())) == 1
 
 
 async def test_a_failed_handshake_is_an_event_with_its_reason(here: Site):

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from msgspec import Raw
 
+from handfast.app.server.build import build_server
 from handfast.app.server.callers import Role
 from handfast.app.server.discovery import Discovery, discovered
 from handfast.app.server.inventory_messages import InventoryList, InventoryRow
@@ -18,6 +19,7 @@ from handfast.base.events import (
     RequestReported,
 )
 from handfast.base.reasons import Reason
+from handfast.base.refusal import Unavailable
 from handfast.io.encoding import encode_event
 from handfast.io.ledger import inventory
 from tests.app.sites import AGENT, DOMAIN, Site
@@ -115,6 +117,38 @@ async def test_who_was_let_in_is_discovered_too(here: Site):
     told = await here.operator.call("GET", "/v1/events", EventList, kind="certificate.discovered")
     assert [event["id"] for event in told.events] == ["s1"]
     assert [(row.fingerprint, row.requester) for row in rows] == [(OFFERED.fingerprint, f"gateway:{AGENT}")]
+
+
+async def test_what_a_server_was_killed_over_is_discovered_by_the_next(here: Site):
+    """Gateways tell of a certificate once: what is recorded and was not looked at would never be."""
+    await here.server.stop()
+    following = await build_server(here.server.config, here.clock)
+    here.stack.push_async_callback(following.stop)
+    ledger = following.platform.ledger
+    await ledger.append([let_in(1)])
+    await following.start()
+    async with asyncio.timeout(5):
+        while not await ledger.knows(OFFERED.fingerprint):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_the_ledger_did_not_take_is_looked_at_again(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """A database that is away for a moment takes no certificate out of sight."""
+    ledger, failed = here.server.platform.ledger, asyncio.Event()
+    discover = ledger.discover
+
+    async def away(_: object) -> bool:
+        failed.set()
+        raise Unavailable("away")
+
+    monkeypatch.setattr(ledger, "discover", away)
+    await ledger.append([let_in(1)])
+    await asyncio.wait_for(failed.wait(), 5)
+    monkeypatch.setattr(ledger, "discover", discover)
+    await here.clock.advance(60)
+    async with asyncio.timeout(5):
+        while not await ledger.knows(OFFERED.fingerprint):
+            await asyncio.sleep(0.01)
 
 
 async def test_the_discovered_are_bounded_and_forgotten(here: Site, monkeypatch: pytest.MonkeyPatch):

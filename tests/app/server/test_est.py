@@ -1,5 +1,6 @@
 import base64
 from datetime import timedelta
+from typing import Any
 
 import httpx2
 import pytest
@@ -10,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from handfast.app.client import Api
+from handfast.app.server.callers import Caller, Role
+from handfast.app.server.est import Est
 from handfast.app.server.messages import (
     EnrolmentTokenAnswer,
     EnrolmentTokenRequest,
@@ -18,7 +21,10 @@ from handfast.app.server.messages import (
 )
 from handfast.base.events import CertificateIssued, CertificateRefused
 from handfast.base.reasons import Reason
+from handfast.base.refusal import Refused
 from handfast.io.credentials import Credential
+from handfast.io.database import step
+from handfast.io.issuance import Issuance
 from handfast.trust.enrolment import CSR_ATTRIBUTES
 from handfast.trust.facts import facts, pem, pem_certificates
 from tests.app.sites import DOMAIN, WORLD, Site, problem, raw
@@ -158,7 +164,8 @@ async def test_a_token_is_one_names(here: Site, user: str):
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Basic", "Basic !", "Basic cGF5bWVudHM=", "Bearer cGF5bWVudHM6eA==", "Basic /w=="]
+    "header",
+    ["", "Basic", "Basic !", "Basic cGF5bWVudHM=", "Bearer cGF5bWVudHM6eA==", "Basic /w==", "Basic cGF5bWVudHM6eA==!"],
 )
 async def test_without_a_token_nobody_enrols(here: Site, header: str):
     """Whatever stands in the Authorization field, it is answered with a challenge."""
@@ -227,6 +234,14 @@ async def test_the_platforms_own_do_not_enrol(here: Site):
         assert problem(answer) == (403, Reason.ENTRY_RESERVED)
 
 
+async def test_a_gateways_certificate_does_not_enrol(here: Site):
+    """Nor any other below the platform's own names that is neither an operator's nor an agent's."""
+    gateway = Caller(Role.WORKLOAD, "handfast/gateway/edge", None, (await here.issue("payments")).leaf)
+    with pytest.raises(Refused) as caught:
+        await Est(here.server.platform, lambda _: gateway)._by_certificate(gateway)
+    assert caught.value.refusal.reason is Reason.ENTRY_RESERVED
+
+
 async def test_a_revoked_device_is_refused(here: Site):
     """Neither its certificate nor a token on its connection gets it another one."""
     await here.apply()
@@ -238,6 +253,36 @@ async def test_a_revoked_device_is_refused(here: Site):
     await here.operator.call("POST", "/v1/revocations", RevocationAnswer, request)
     assert problem(await enrol(holder, device.csr(), operation="simplereenroll")) == (403, Reason.REVOKED)
     assert problem(await enrol(holder, device.csr(), basic("payments", secret))) == (403, Reason.REVOKED)
+
+
+async def test_a_device_that_is_revoked_while_it_renews_gets_nothing(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """A renewal that began before the revocation and ends after it is not answered."""
+    await here.apply()
+    device = Device()
+    leaf = await enrolled(here, device)
+    inner = Issuance.issue
+
+    async def slow(issuance: Issuance, *args: Any, **more: Any) -> Any:
+        request = RevocationRequest(serial=facts(leaf).serial)
+        await here.operator.call("POST", "/v1/revocations", RevocationAnswer, request)
+        return await inner(issuance, *args, **more)
+
+    monkeypatch.setattr(Issuance, "issue", slow)
+    answer = await enrol(here.holder(device.credential(here, leaf)), Device().csr(), operation="simplereenroll")
+    assert problem(answer) == (403, Reason.REVOKED)
+
+
+async def test_a_device_that_the_ledger_does_not_know_is_refused(here: Site):
+    """After a backup was restored it may be one that was revoked since; a token lets it in again."""
+    await here.apply()
+    device = Device()
+    leaf = await enrolled(here, device)
+    ledger = here.server.platform.ledger
+    await ledger._db.write(step("delete from certificates where serial = $1", facts(leaf).serial))
+    answer = await enrol(here.holder(device.credential(here, leaf)), device.csr(), operation="simplereenroll")
+    assert problem(answer) == (401, Reason.CALLER_UNKNOWN)
+    assert await ledger.live_by_name("payments", here.clock.now()) == []  # nothing was made for it either
+    assert await enrolled(here, device)
 
 
 async def test_without_an_entry_nobody_enrols(here: Site):

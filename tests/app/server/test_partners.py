@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,8 +15,9 @@ from cryptography import x509
 from handfast.access.slice import Slice, parse_slice
 from handfast.app.server.messages import EventList, StatusAnswer
 from handfast.app.server.partners import PartnerSlices
+from handfast.base.events import Event, FindingRaised
 from handfast.base.reasons import Reason
-from handfast.base.refusal import BadInput
+from handfast.base.refusal import BadInput, Unavailable
 from handfast.base.windows import from_unix
 from handfast.trust.facts import pem, pem_certificates
 from handfast.trust.foreign import read_ca
@@ -98,13 +99,19 @@ async def test_a_list_reaches_the_slice(here: Site, lists: list[bytes]):
 async def test_a_list_in_the_world_is_in_its_first_slice(here: Site):
     """Nobody is refused between an apply and a look at the list that came with it."""
     text = pem(crl(ACME.issuing, (0x0B,)), "X509 CRL")
-    seen = list[object]()
+    seen = list[dict[str, Any]]()
     slices = here.server.platform.slices
     publish = slices.current.publish
-    slices.current.publish = lambda prepared: (seen.append(json.loads(prepared.body)["lists"]), publish(prepared))[1]  # type: ignore[method-assign,union-attr]
-    await here.apply(world({"crl_pem": text}))
-    assert seen
-    assert all("acme" in one for one in seen)  # type: ignore[operator]
+    slices.current.publish = lambda prepared: (seen.append(json.loads(prepared.body)), publish(prepared))[1]  # type: ignore[method-assign,union-attr]
+    async with slices._alone:  # one that began before the apply has only to be made
+        late, applying = (asyncio.create_task(one) for one in (slices.refresh(), here.apply(world({"crl_pem": text}))))
+        async with asyncio.timeout(5):
+            while not await here.server.platform.ledger.latest_revision():
+                await asyncio.sleep(0.01)
+    await asyncio.gather(late, applying)
+    made = [one["lists"] for one in seen if one["revision"]]
+    assert made
+    assert all("acme" in one for one in made)
 
 
 async def test_the_status_has_each_with_its_dates(here: Site):
@@ -236,3 +243,24 @@ async def test_no_file_is_read_for_a_stranger(here: Site):
     plain["authorities"]["acme"] |= {"roots": "/etc/passwd"}
     with pytest.raises(BadInput, match="names a file"):
         await here.apply(json.dumps(plain))
+
+
+async def test_a_fault_that_could_not_be_recorded_is_told_later(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """The ledger may be away at that moment; nobody would ever hear of it."""
+    ledger, failed = here.server.platform.ledger, asyncio.Event()
+    append = ledger.append
+
+    async def away(events: Sequence[Event]) -> None:
+        if any(isinstance(one, FindingRaised) for one in events):
+            failed.set()
+            raise Unavailable("away")
+        await append(events)
+
+    monkeypatch.setattr(ledger, "append", away)
+    await here.apply(world({"crl": "http://127.0.0.1:1/"}))
+    await asyncio.wait_for(failed.wait(), 10)
+    monkeypatch.setattr(ledger, "append", append)
+    async with asyncio.timeout(10):
+        while not (await here.operator.call("GET", "/v1/events", EventList, kind="finding.raised")).events:
+            await here.clock.advance(5)
+            await asyncio.sleep(0.05)

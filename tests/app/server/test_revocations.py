@@ -1,12 +1,16 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from handfast.app.client import Api
-from handfast.app.server.callers import Role
+from handfast.app.server.callers import Caller, Role
 from handfast.app.server.inventory_messages import BatchAnswer, BatchRequest, Selected, SelectorRequest
-from handfast.app.server.messages import CertificateAnswer, CertificateRequest, RenewRequest
+from handfast.app.server.messages import CertificateAnswer, CertificateRequest, RenewRequest, RevocationRequest
+from handfast.app.server.revocations import Revocations
+from handfast.app.server.slices import Slices
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
 from handfast.io.credentials import Credential, new_key
@@ -34,6 +38,25 @@ async def test_what_will_be_hit_is_told_and_nothing_is_changed(here: Site):
     seen = await select(here, identity="team/*")
     assert (seen.count, {row.serial for row in seen.certificates}) == (3, held)
     assert await revoked_events(here) == []
+
+
+async def test_whoever_is_answered_can_rely_on_it(here: Site):
+    """What is asked of this server from then on is refused: it has not only noted that, and follows later."""
+    platform = here.server.platform
+    idle = Slices(platform.authorities, platform.ledger, platform.rotation._rotations, platform.clock)
+    await idle.refresh()
+    held, revocations = await here.issue("payments"), Revocations(replace(platform, slices=idle))
+    request = Request({"type": "http"})
+    answer = await revocations.revoke(Caller(Role.OPERATOR, "ann"), request, RevocationRequest(serial=held.leaf.serial))
+    assert [row.serial for row in answer.revoked] == [held.leaf.serial]
+    assert held.leaf.fingerprint in idle.denied
+
+
+async def test_a_reason_that_cannot_be_given_is_said_before_anybody_is_asked(here: Site):
+    """An operator who confirmed how many will be hit must not be refused after that."""
+    await here.issue("a")
+    with pytest.raises(BadInput):
+        await select(here, identity="a", reason="certificateHold")
 
 
 async def test_batches_hit_all_with_one_event_each(here: Site):

@@ -26,8 +26,9 @@ from handfast.io.credentials import Credential, new_key
 from handfast.io.generations import Generations
 from handfast.io.issuance import Issuance, IssuedCertificate
 from handfast.sdk.contexts import client_context
+from handfast.trust.csr import CsrFacts, read_csr
 from handfast.trust.facts import facts, pem_certificates
-from handfast.trust.plan import CsrFacts, LeafRequest, read_csr
+from handfast.trust.plan import LeafRequest
 from handfast.trust.rotation import PACE, SETTLE
 from tests.app.issuers import timeless
 from tests.app.server.rotations import ROTATION, renew, rotate, seen, settled, stages

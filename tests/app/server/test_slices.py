@@ -6,8 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from handfast.access.slice import parse_slice
+from handfast.access.slice import Slice, parse_slice
+from handfast.app.server.messages import RevocationAnswer, RevocationRequest
+from handfast.base.refusal import Unavailable
 from handfast.io.authorities import Authority
 from handfast.io.slice_lists import SliceLists
 from handfast.trust.revocation import RevocationReason, Revoked
@@ -54,3 +57,49 @@ async def test_a_slow_list_does_not_bring_back_what_was(here: Site, monkeypatch:
     watching.cancel()
     assert seen[-1] == 2
     assert seen == sorted(seen)
+
+
+def current(here: Site) -> Slice:
+    prepared = here.server.platform.slices.current.value
+    assert prepared
+    return parse_slice(prepared.body)
+
+
+def listed(here: Site) -> int:
+    """Count what the issuing authority's list has."""
+    return sum(len(x509.load_pem_x509_crl(text.encode())) for text in current(here).crls)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_key_that_cannot_be_used_holds_no_revocation_up(
+    here: Site, monkeypatch: pytest.MonkeyPatch, hangs: bool, before: int
+):
+    """Gateways refuse by fingerprint, without a list: the old one does until the key is back, and then comes the new one."""
+    for _ in range(before):
+        await here.operator.call(
+            "POST", "/v1/revocations", RevocationAnswer, RevocationRequest(serial=(await here.issue("old")).leaf.serial)
+        )
+    leaf, back = (await here.issue("payments")).leaf, asyncio.Event()
+    sign = Authority.crl
+
+    async def away(self: Authority, revoked: Iterable[Revoked], number: int, now: datetime) -> str:
+        if hangs:
+            await back.wait()
+        if not back.is_set():
+            raise Unavailable("the token is away")
+        return await sign(self, revoked, number, now)
+
+    monkeypatch.setattr(Authority, "crl", away)
+    asked = RevocationRequest(serial=leaf.serial)
+    revoking = asyncio.create_task(here.operator.call("POST", "/v1/revocations", RevocationAnswer, asked))
+    async with asyncio.timeout(5):
+        while leaf.fingerprint not in current(here).denied:
+            await asyncio.sleep(0.01)
+    assert listed(here) == before
+    back.set()
+    await asyncio.gather(revoking, return_exceptions=True)
+    await here.clock.advance(60)
+    async with asyncio.timeout(5):
+        while listed(here) != before + 1:
+            await asyncio.sleep(0.01)

@@ -134,6 +134,18 @@ async def test_what_was_told_is_told_again_after_it_was_well(here: Site, respond
     assert await findings(here) == [(Reason.REVOCATION_OCSP_UNAVAILABLE, "acme")] * 2
 
 
+async def test_a_clock_that_was_set_back_keeps_no_fault_from_an_operator(here: Site, responder: Responder):
+    """That something was told tomorrow is no reason not to tell it today."""
+    await here.apply(world(responder.site.url))
+    agent, right = await here.being(Role.AGENT), here.clock.now()
+    responder.saying.until = timedelta(days=1)
+    for ahead, status in ((timedelta(hours=2), 503), (timedelta(hours=2, minutes=2), 200), (timedelta(), 503)):
+        here.clock.set(right + ahead)
+        responder.site.status = status
+        await ask(agent)
+    assert await findings(here) == [(Reason.REVOCATION_OCSP_UNAVAILABLE, "acme")] * 2
+
+
 async def test_no_agent_makes_us_ask_for_what_the_authority_never_signed(here: Site, responder: Responder):
     """Nor where no responder is configured, nor for what has ended, nor with what is no certificate."""
     await here.apply(world(responder.site.url))

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -25,7 +27,7 @@ from handfast.base.refusal import BadInput, Refused
 from handfast.io.credentials import Credential
 from handfast.io.database import step
 from handfast.trust.addresses import crl_path
-from handfast.trust.facts import fingerprint, pem
+from handfast.trust.facts import facts, fingerprint, pem
 from tests.app.server.status_sites import StatusSite, leaf_of, status_site
 from tests.app.sites import AGENT
 from tests.support.pki import Pki
@@ -50,18 +52,18 @@ async def lost(site: StatusSite, name: str = "payments") -> Credential:
     return held
 
 
-async def see(site: StatusSite, held: Credential) -> None:
-    """Have a gateway tell that its holder was let in."""
+async def see(site: StatusSite, held: Credential, **told: Any) -> None:
+    """Have a gateway tell that its holder was let in, or what else it says of the certificate."""
     leaf = held.leaf
-    offered = OfferedCertificate(
+    offered = replace(OfferedCertificate(
         subject=leaf.subject, issuer=leaf.issuer, serial=leaf.serial, fingerprint=leaf.fingerprint, uri_sans=leaf.uri_sans,
         dns_sans=leaf.dns_sans, not_before=leaf.window.not_before, not_after=leaf.window.not_after, chain_length=2,
-    )  # fmt: skip
+    ), **told)  # fmt: skip
     follower, now = Discovery(site.server.platform), site.clock.now()
     await site.server.platform.ledger.append(
         [
             CertificateDiscovered(
-                id=leaf.serial[:12], at=now, gateway=AGENT, host="h", peer="192.0.2.1:1", certificate=offered
+                id=offered.fingerprint[:12], at=now, gateway=AGENT, host="h", peer="192.0.2.1:1", certificate=offered
             )
         ]
     )
@@ -124,6 +126,35 @@ async def test_what_a_gateway_saw_is_revoked_by_its_number(there: StatusSite, by
     assert (await select(there, **selector)).count == 1
     assert len((await revoke(there, **selector)).revoked) == 1
     await refused_everywhere(there, held)
+
+
+async def test_a_report_that_ends_with_its_ca_may_be_of_ours(there: StatusSite):
+    """A leaf may live for as long as its CA does, and not longer."""
+    held, ca = await lost(there), facts(there.server.platform.authority.issuing_der)
+    await see(there, held, not_after=ca.window.not_after)
+    assert (await select(there, serial=held.leaf.serial)).count == 1
+
+
+async def test_a_number_that_two_have_names_neither(there: StatusSite):
+    """CAs number for themselves: nobody revokes another certificate than the one that was meant."""
+    held = await lost(there)
+    await see(there, held)
+    await see(there, held, issuer="CN=Partner", fingerprint="a" * 64)
+    for ask in (select, revoke):
+        with pytest.raises(BadInput, match="several certificates"):
+            await ask(there, serial=held.leaf.serial)
+    assert (await revoke(there, fingerprint=held.leaf.fingerprint)).revoked
+
+
+async def test_a_report_of_another_certificate_with_a_number_of_ours_revokes_nothing(there: StatusSite):
+    """The ledger knows whose that number is: a gateway that lies, or errs, takes it from nobody."""
+    held = await there.issue("payments")
+    await see(there, held, fingerprint="b" * 64)
+    for ask in (select, revoke):
+        with pytest.raises(BadInput, match="another certificate of this serial"):
+            await ask(there, fingerprint="b" * 64)
+    for spared in ("b" * 64, held.leaf.fingerprint):
+        assert spared not in there.server.platform.slices.denied
 
 
 async def test_what_was_imported_is_revoked_by_its_number(there: StatusSite):

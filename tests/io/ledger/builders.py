@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from handfast.base.events import (
+    AgentInvited,
     AgentJoined,
     CertificateIssued,
     CertificateRefused,
@@ -13,6 +14,7 @@ from handfast.base.events import (
 )
 from handfast.base.reasons import Reason
 from handfast.io.ledger import SqlLedger
+from handfast.io.ledger.enrolment import token_id
 from handfast.io.records import CertificateRecord
 from handfast.trust.audit import Link, Purpose, Statement
 
@@ -79,6 +81,14 @@ def applied(digest: str, **changed: object) -> WorldApplied:
     """Give the event of an applied world."""
     fields = {"id": f"applied-{digest[:8]}", "at": NOW, "revision": 0, "digest": digest, "requester": "operator/ann"}
     return WorldApplied(**{**fields, **changed})
+
+
+def invited(token: str, expires_at: datetime = NOW + HOUR, agent: str = "") -> AgentInvited:
+    """Give the event of a join token: for this agent, or for any new one."""
+    grant = token_id(token)
+    return AgentInvited(
+        id=f"{grant}-{expires_at:%d%H}", at=NOW, grant=grant, agent=agent, expires_at=expires_at, requester="uid:0"
+    )
 
 
 def joined(event_id: str, **changed: object) -> AgentJoined:

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 from handfast.base.refusal import BadInput
-from handfast.io.database import Database
+from handfast.io.database import Database, step
 from handfast.io.ledger import AgentRecord, SqlLedger
+from handfast.io.ledger.enrolment import token_id
+from handfast.io.migrations import load
 from handfast.io.sqlite import SqliteDatabase
-from tests.io.ledger.builders import DAY, HOUR, NOW, ids, joined
+from handfast.trust.joining import Grant
+from tests.io.ledger.builders import DAY, HOUR, NOW, ids, invited, issue, joined
+from tests.support.stores import Store
 
 WEB = AgentRecord(name="web-1", serial="0a", joined_at=NOW, last_seen=NOW)
 
@@ -21,32 +25,33 @@ def content(folder: Path) -> bytes:
 async def test_a_token_works_once(ledger: SqlLedger):
     """The first use is good; the second is not, whoever comes with it."""
     token = secrets.token_urlsafe(24)
-    await ledger.add_join_token(token, NOW + HOUR)
-    assert await ledger.use_join_token(token, NOW) is True
-    assert await ledger.use_join_token(token, NOW) is False
+    await ledger.add_join_token(token, invited(token))
+    assert await ledger.use_join_token(token, NOW)
+    assert await ledger.use_join_token(token, NOW) is None
 
 
 async def test_one_token_lets_one_of_many_in(ledger: SqlLedger):
     """However many come at the same time, one gets through."""
     token = secrets.token_urlsafe(24)
-    await ledger.add_join_token(token, NOW + HOUR)
-    assert sum(await asyncio.gather(*(ledger.use_join_token(token, NOW) for _ in range(20)))) == 1
+    await ledger.add_join_token(token, invited(token))
+    used = await asyncio.gather(*(ledger.use_join_token(token, NOW) for _ in range(20)))
+    assert [grant for grant in used if grant] == [Grant(token_id(token), "")]
 
 
 async def test_an_expired_or_unknown_token_is_not_good(ledger: SqlLedger):
     """A token ends as its expiry begins; one that was never made is not good either."""
     token = secrets.token_urlsafe(24)
-    await ledger.add_join_token(token, NOW + HOUR)
-    assert await ledger.use_join_token(token, NOW + HOUR) is False
+    await ledger.add_join_token(token, invited(token))
+    assert await ledger.use_join_token(token, NOW + HOUR) is None
     for stranger in (token + "x", token[:-1], token.upper(), "", "\ud800"):
-        assert await ledger.use_join_token(stranger, NOW) is False
-    assert await ledger.use_join_token(token, NOW) is True
+        assert await ledger.use_join_token(stranger, NOW) is None
+    assert await ledger.use_join_token(token, NOW)
 
 
 async def test_a_token_is_nowhere_in_the_database(ledger: SqlLedger, db: Database, tmp_path: Path):
     """Who steals the database has no token: only SHA-256 is kept, and it is no token itself."""
     token = secrets.token_urlsafe(24)
-    await ledger.add_join_token(token, NOW + HOUR)
+    await ledger.add_join_token(token, invited(token))
     kept = (
         content(tmp_path)
         if isinstance(db, SqliteDatabase)
@@ -55,35 +60,87 @@ async def test_a_token_is_nowhere_in_the_database(ledger: SqlLedger, db: Databas
     digest = hashlib.sha256(token.encode()).hexdigest()
     assert token.encode() not in kept
     assert digest.encode() in kept
-    assert await ledger.use_join_token(digest, NOW) is False
+    assert await ledger.use_join_token(digest, NOW) is None
 
 
 @pytest.mark.parametrize("token", ["", "x" * 21, "x" * 257])
 async def test_a_weak_token_is_refused(ledger: SqlLedger, token: str):
     """A token too short to be random, or too long to be one, is not taken."""
     with pytest.raises(BadInput):
-        await ledger.add_join_token(token, NOW + HOUR)
+        await ledger.add_join_token(token, invited(token))
 
 
 async def test_a_token_is_added_once(ledger: SqlLedger):
     """Adding a used token again does not revive it."""
     token = secrets.token_urlsafe(24)
-    await ledger.add_join_token(token, NOW + HOUR)
+    await ledger.add_join_token(token, invited(token))
     await ledger.use_join_token(token, NOW)
     with pytest.raises(BadInput) as caught:
-        await ledger.add_join_token(token, NOW + DAY)
+        await ledger.add_join_token(token, invited(token, NOW + DAY))
     assert token not in str(caught.value)
-    assert await ledger.use_join_token(token, NOW) is False
+    assert await ledger.use_join_token(token, NOW) is None
 
 
 async def test_expired_tokens_are_forgotten(ledger: SqlLedger):
     """Used or not, in batches; those that still count stay."""
     tokens = [secrets.token_urlsafe(24) for _ in range(5)]
     for number, token in enumerate(tokens):
-        await ledger.add_join_token(token, NOW + number * HOUR)
+        await ledger.add_join_token(token, invited(token, NOW + number * HOUR))
     assert await ledger.prune_join_tokens(NOW + 3 * HOUR, limit=2) == 2
     assert [await ledger.prune_join_tokens(NOW + 3 * HOUR) for _ in range(2)] == [1, 0]
-    assert await ledger.use_join_token(tokens[4], NOW) is True
+    assert await ledger.use_join_token(tokens[4], NOW)
+
+
+async def test_a_token_says_whom_it_was_made_for(ledger: SqlLedger):
+    """The name that the operator gave comes back with the token's id, and the event has the same id."""
+    token = secrets.token_urlsafe(24)
+    await ledger.add_join_token(token, invited(token, agent="web-1"))
+    assert await ledger.use_join_token(token, NOW) == Grant(token_id(token), "web-1")
+    ((_, event),) = await ledger.page(kinds={"agent.invited"})
+    assert event == invited(token, agent="web-1")
+
+
+async def test_a_name_is_given_once_unless_a_token_was_made_for_it(ledger: SqlLedger):
+    """The first to come is told that it is new, all others that it is not; and none of them changes whose it is."""
+    first, late, made = Grant("a", ""), Grant("b", ""), Grant("c", "web-1")
+    given = await asyncio.gather(*(ledger.take_agent_name("web-1", first) for _ in range(10)))
+    assert sorted(given) == [False] + [True] * 9
+    assert await ledger.take_agent_name("web-1", late)
+    await ledger.free_agent_name("web-1", late)
+    assert await ledger.take_agent_name("web-1", made)
+    await ledger.free_agent_name("web-1", first)
+    assert await ledger.take_agent_name("web-1", late)
+    await ledger.free_agent_name("web-1", made)
+    assert not await ledger.take_agent_name("web-1", late)
+
+
+async def test_a_token_for_another_name_changes_nothing(ledger: SqlLedger):
+    """Also where it was made for some name."""
+    await ledger.take_agent_name("web-1", Grant("a", ""))
+    await ledger.take_agent_name("web-1", Grant("b", "web-2"))
+    await ledger.free_agent_name("web-1", Grant("b", "web-2"))
+    assert await ledger.take_agent_name("web-1", Grant("c", ""))
+
+
+async def test_names_from_before_are_given(store: Store):
+    """A ledger of an older version knows its agents, those that it forgot, and tokens, which are for new names."""
+    older = await store.open(load()[:8])
+    await older.write(
+        step("insert into agents values ('web-1', '0a', 0, 0, '', '[]')"),
+        step(
+            "insert into join_tokens (sha256, expires_at) values ($1, $2)", hashlib.sha256(b"t" * 32).hexdigest(), 2**60
+        ),
+    )
+    ledger = await SqlLedger.open(older)
+    for number, name in enumerate(("handfast/agent/web-1", "handfast/agent/gone", "handfast/agents/x", "payments")):
+        await issue(ledger, f"0{number}", name=name)
+    await older.close()
+    database = await store.open()
+    ledger = await SqlLedger.open(database)
+    rows = await database.fetch("select name, taken_by from agent_names order by name")
+    assert [tuple(row) for row in rows] == [("gone", ""), ("web-1", "")]
+    assert await ledger.use_join_token("t" * 32, NOW) == Grant(token_id("t" * 32), "")
+    await database.close()
 
 
 async def test_an_agent_is_kept_with_its_event(ledger: SqlLedger):

@@ -9,6 +9,7 @@ from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.io.ledger import CertificateQuery, Counts, SqlLedger
 from handfast.io.records import CertificateState
 from tests.io.ledger.builders import DAY, HOUR, NOW, ids, intent, issue, issued, refused, revoked
+from tests.support.ledger import revoked_live
 
 
 async def state(ledger: SqlLedger, serial: str) -> CertificateState:
@@ -177,10 +178,39 @@ async def test_what_was_signed_without_a_record_enters_as_revoked(ledger: SqlLed
     assert await ledger.revoke_unrecorded(record, "keyCompromise", revoked("0a"))
     found = await ledger.by_serial("0a")
     assert found == replace(record, state=CertificateState.REVOKED, revoked_at=NOW, revocation_reason="keyCompromise")
-    assert [one.serial for one in await ledger.revoked_live(NOW)] == ["0a"]
+    assert [one.serial for one in await revoked_live(ledger, NOW)] == ["0a"]
     assert not await ledger.revoke_unrecorded(record, "superseded", revoked("0a", id="again"))
     assert await ledger.by_serial("0a") == found
     assert [event.id for _, event in await ledger.page()] == ["revoked-0a"]
+
+
+async def test_many_revoked_certificates_come_in_parts(ledger: SqlLedger):
+    """Each once and in order, also where names and ends are the same, while others are revoked; and between two parts others have their turn."""
+    serials = [f"{number:04x}" for number in range(1200)]
+    for serial in serials:
+        await ledger.record_intent(intent(serial, name=f"w{int(serial, 16) % 3}", not_after=NOW + HOUR))
+    for at in range(0, 1200, 400):
+        await ledger.revoke(serials[at : at + 400], NOW, "superseded", [])
+    parts, turns = [], 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    async for part in ledger.revoked_live(NOW):
+        parts.append(part)
+        if len(parts) <= 3:
+            await ledger.record_intent(intent(f"ff{len(parts)}", not_after=NOW + DAY))
+            await ledger.revoke([f"ff{len(parts)}"], NOW, "superseded", [])
+    task.cancel()
+    assert max(map(len, parts)) <= 500
+    assert turns >= len(parts)
+    found = [serial for part in parts for _, serial, *_ in part]
+    assert found[:1200] == sorted(serials, key=lambda one: (int(one, 16) % 3, one))
+    assert len(found) == len(set(found))
 
 
 async def test_revoked_certificates_leave_the_list_when_they_expire(ledger: SqlLedger):
@@ -190,11 +220,11 @@ async def test_revoked_certificates_leave_the_list_when_they_expire(ledger: SqlL
     await issue(ledger, "0c")
     await ledger.record_intent(intent("0d", not_after=NOW + 2 * DAY))
     await ledger.revoke(["0a", "0b", "0d"], NOW, "keyCompromise", [])
-    assert [one.serial for one in await ledger.revoked_live(NOW)] == ["0a", "0b", "0d"]
-    live = await ledger.revoked_live(NOW + HOUR)
-    assert [(one.serial, one.reason, one.revoked_at) for one in live] == [
-        ("0b", "keyCompromise", NOW),
-        ("0d", "keyCompromise", NOW),
+    assert [one.serial for one in await revoked_live(ledger, NOW)] == ["0a", "0b", "0d"]
+    live = await revoked_live(ledger, NOW + HOUR)
+    assert [(one.serial, one.reason, one.at) for one in live] == [
+        ("0b", "keyCompromise", int(NOW.timestamp())),
+        ("0d", "keyCompromise", int(NOW.timestamp())),
     ]
     assert [one.fingerprint for one in live] == [hashlib.sha256(b"der 0b").hexdigest(), ""]
 

@@ -12,6 +12,7 @@ from handfast.io.ledger import SqlLedger
 from handfast.io.ledger.events import from_micros, to_micros
 from handfast.io.sqlite import SqliteDatabase
 from tests.io.ledger.builders import DAY, NOW, applied, denied, ids, intent, issued, joined, prune, revoked
+from tests.support.ledger import revoked_live
 from tests.support.stores import Store
 
 
@@ -143,7 +144,7 @@ async def test_a_cancelled_writer_still_wakes_the_readers(db: Database, ledger: 
             await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert (await ledger.revoked_live(NOW))[0].serial == "0a"
+    assert (await revoked_live(ledger, NOW))[0].serial == "0a"
     assert (ledger.changes.value, ledger.event_head.value) == (start + 1, 1)
 
 

@@ -17,7 +17,9 @@ from handfast.base.refusal import Refusal, Refused
 from handfast.io.ledger import SqlLedger
 from handfast.io.postgres import PostgresDatabase
 from handfast.io.records import CertificateState
-from tests.io.ledger.builders import NOW, applied, ids, intent, issue, issued, joined, revoked
+from handfast.trust.joining import Grant
+from tests.io.ledger.builders import NOW, applied, ids, intent, invited, issue, issued, joined, revoked
+from tests.support.ledger import revoked_live
 from tests.support.stores import PostgresStore
 
 ROOT = Path(__file__).parents[3]
@@ -78,7 +80,7 @@ async def test_a_revocation_by_one_stops_the_other(two: tuple[SqlLedger, SqlLedg
     await other.revoke(["0a"], NOW, "superseded", [revoked("0a")])
     with pytest.raises(Refused):
         await one.record_issued("0a", b"der", issued("0a"))
-    assert [found.serial for found in await one.revoked_live(NOW)] == ["0a"]
+    assert [found.serial for found in await revoked_live(one, NOW)] == ["0a"]
 
 
 async def test_counters_and_revisions_have_no_gap_and_no_double(two: tuple[SqlLedger, SqlLedger]):
@@ -98,9 +100,19 @@ async def test_counters_and_revisions_have_no_gap_and_no_double(two: tuple[SqlLe
 async def test_a_join_token_works_once_on_either(two: tuple[SqlLedger, SqlLedger]):
     """Two agents with one token, each at another server: one joins."""
     token = "t" * 32
-    await two[0].add_join_token(token, NOW.replace(year=NOW.year + 1))
+    await two[0].add_join_token(token, invited(token))
     used = await asyncio.gather(*(ledger.use_join_token(token, NOW) for ledger in two for _ in range(5)))
-    assert sum(used) == 1
+    assert len([grant for grant in used if grant]) == 1
+
+
+async def test_a_name_is_given_once(two: tuple[SqlLedger, SqlLedger]):
+    """Two tokens for any new name, each at another server, and one name: one is the first."""
+    for number in range(20):
+        grants = [Grant(f"{number}-{server}", "") for server in range(2)]
+        given = await asyncio.gather(
+            *(ledger.take_agent_name(f"web-{number}", grant) for ledger, grant in zip(two, grants, strict=True))
+        )
+        assert sorted(given) == [False, True]
 
 
 async def test_nothing_is_lost_between_two_that_issue(two: tuple[SqlLedger, SqlLedger]):

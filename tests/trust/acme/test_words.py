@@ -17,8 +17,9 @@ from handfast.trust.acme.csr import read_order_csr
 from handfast.trust.acme.identifiers import check_granted, read_identifiers
 from handfast.trust.acme.problems import AcmeError, Problem, problem_of
 from handfast.trust.acme.profiles import DEFAULT_PROFILE, PROFILES, check_profile, life
+from handfast.trust.csr import CsrFacts
 from handfast.trust.entries import LONGEST_TTL, Workload
-from handfast.trust.plan import CsrFacts, is_dns_name
+from handfast.trust.plan import is_dns_name
 from handfast.trust.profile import LEAF
 from tests.support.acme import Csr, make_key
 from tests.trust.material import planned, request

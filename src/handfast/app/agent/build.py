@@ -30,15 +30,17 @@ from handfast.app.server.messages import (
     RenewRequest,
 )
 from handfast.base.reasons import Reason
-from handfast.base.refusal import HandfastError, Unavailable
+from handfast.base.refusal import HandfastError, Refused, Unavailable
 from handfast.base.spiffe import TrustDomain
 from handfast.envoy.bootstrap import bootstrap
+from handfast.io import off_loop
 from handfast.io.ads import AdsServer
 from handfast.io.credentials import Credential
 from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.envoy_process import EnvoyProcess, Exit
 from handfast.io.files import private_directory, write
 from handfast.io.ports import Clock
+from handfast.io.standing_files import StandingFiles
 from handfast.sdk.contexts import RotatingSSLContext, anonymous_context, client_context
 from handfast.sdk.front import Front
 from handfast.trust.facts import pem_certificates
@@ -48,6 +50,7 @@ from handfast.trust.rotation import PACE, Pace
 _log = structlog.get_logger("handfast.agent")
 WATCH_S = 50
 RETRY_S = 0.5
+_REVOKED = frozenset({Reason.REVOKED, Reason.AGENT_REVOKED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,8 @@ class AgentConfig:
     """What an agent is started with.
 
     ``bundle_pem`` are the roots by which it knows the server. ``token`` is asked for a join token whenever the agent has no
-    certificate that counts: at its first start, and when its host slept for longer than a certificate lives.
+    certificate that counts: at its first start, and when its host slept for longer than a certificate lives. After the first
+    time it has to be one that was made for ``name``.
     ``envoy`` is a path, or None for the one that comes with the package. ``concurrency`` is Envoy's number of workers.
     """
 
@@ -107,7 +111,7 @@ class Agent:
         )  # fmt: skip
         self._gateway.pace = config.pace
         self._ads.on_rejected(self._gateway.rejected)
-        self._standings = GatewayStandings(self._api, clock)
+        self._standings = GatewayStandings(self._api, clock, StandingFiles(paths.standings, clock))
         asked = Starlette(routes=[*self._sessions.app().routes, *self._standings.app().routes])
         self._front = Front(asked, on_failed_handshake=lambda _: None)
         self._envoy = EnvoyProcess(
@@ -170,6 +174,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._front.stop(0.5)
+        await self._standings.close()
         await self._ads.stop()
         self._reporter.close()
         await self._api.close()
@@ -216,7 +221,13 @@ class Agent:
             try:
                 await self._ensure_identity()
             except HandfastError as error:
-                self._findings.find(Reason.RENEWAL_FAILED, {"agent": self.config.name, "error": str(error)})
+                self._find(Reason.RENEWAL_FAILED, error, {"agent": self.config.name})
+
+    def _find(self, reason: Reason, error: HandfastError, seen: dict[str, str]) -> None:
+        """Raise a finding for what the server said; that it revoked this agent is one of its own, as nothing else helps then."""
+        if isinstance(error, Refused) and error.refusal.reason in _REVOKED:
+            self._findings.find(Reason.AGENT_REVOKED, {"agent": self.config.name, "file": str(self.paths.identity)})
+        self._findings.find(reason, {**seen, "error": str(error)})
 
     # The world
 
@@ -224,7 +235,8 @@ class Agent:
         """Begin with the slice that Envoy served last, so that the gateway runs with the server away."""
         if self.paths.slice.exists():
             try:
-                await self._take(parse_slice(self.paths.slice.read_bytes()))
+                raw = self.paths.slice.read_bytes()
+                await self._take(await off_loop.run(parse_slice, raw, long=len(raw) > off_loop.LONG_BYTES))
             except HandfastError as error:
                 self._findings.find(Reason.SNAPSHOT_BAD, {"file": self.paths.slice.name, "error": str(error)})
 
@@ -238,7 +250,7 @@ class Agent:
                 self._findings.find(Reason.SNAPSHOT_STALE, {"error": str(error)})
                 await self._clock.sleep(RETRY_S)
             except HandfastError as error:
-                self._findings.find(Reason.SNAPSHOT_BAD, {"error": str(error)})
+                self._find(Reason.SNAPSHOT_BAD, error, {})
                 await self._clock.sleep(RETRY_S)
 
     async def _look(self, known: str) -> str:
@@ -249,9 +261,10 @@ class Agent:
         self._findings.resolve(Reason.SNAPSHOT_STALE)
         if response.status_code != 200:
             return known
-        slice_ = parse_slice(response.content, self._slice)
+        raw, long = response.content, len(response.content) > off_loop.LONG_BYTES
+        slice_ = await off_loop.run(parse_slice, raw, self._slice, long=long)
         await self._take(slice_)
-        write(self.paths.slice, response.content, 0o600)
+        await off_loop.run(write, self.paths.slice, raw, 0o600, long=long)
         return slice_.digest
 
     async def _take(self, slice_: Slice) -> None:

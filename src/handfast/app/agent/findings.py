@@ -32,7 +32,7 @@ class Findings:
         """Raise a finding. The same one is told again after a minute at the earliest."""
         key, now = f"{reason}{sorted(evidence.items())}", self._clock.now()
         held = self._standing.get(key)
-        if held and now - held.at < AGAIN:
+        if held and held.at <= now < held.at + AGAIN:  # one of the future is of a clock that was set back
             return
         seen = {name: text[:LONGEST] for name, text in evidence.items()}
         finding = FindingRaised(id=new_event_id(), at=now, source=self._source, reason=reason, evidence=seen)
@@ -47,8 +47,8 @@ class Findings:
     @property
     def standing(self) -> list[FindingRaised]:
         """What is wrong now. What Envoy rejected stands until it has taken something better."""
-        since = self._clock.now() - LIFE
-        return [f for f in self._standing.values() if f.at > since or f.reason is Reason.ENVOY_REJECTED]
+        now = self._clock.now()
+        return [f for f in self._standing.values() if f.at <= now < f.at + LIFE or f.reason is Reason.ENVOY_REJECTED]
 
     def told(self, findings: Sequence[FindingRaised]) -> None:
         """Keep that the server has heard of these."""

@@ -25,17 +25,20 @@ from handfast.app.server.messages import CertificateAnswer
 from handfast.base.reasons import Reason
 from handfast.base.refusal import HandfastError
 from handfast.envoy.translate import Gateway, KeyPair, translate
+from handfast.io import off_loop
 from handfast.io.ads import AdsServer
 from handfast.io.credentials import Credential
 from handfast.io.envoy_admin import EnvoyAdmin
 from handfast.io.ports import Clock
 from handfast.io.topic import Topic
-from handfast.io.xds_state import Rejected
+from handfast.io.xds_state import Rejected, Snapshot
 from handfast.trust.renewal import Counting
 from handfast.trust.rotation import PACE
 
 _log = structlog.get_logger("handfast.agent")
 ACKNOWLEDGE_S = 30.0
+PROMPT_S = 0.25
+"""So long a slice waits for certificates before what is at hand is published."""
 
 
 @dataclass(slots=True)
@@ -73,6 +76,7 @@ class GatewayKeeper:
         self._staples = Staples(paths.staple, clock, source.staple)
         self._counting: Counting | None = None
         self._settling: asyncio.Task[None] | None = None
+        self._alone = asyncio.Lock()
 
     def told(self, counting: Counting) -> None:
         """Learn which authority counts now: certificates of another one are renewed early."""
@@ -81,10 +85,22 @@ class GatewayKeeper:
             kept.told(counting)
 
     async def take(self, slice_: Slice) -> None:
-        """Serve a slice: get the certificates that it needs, translate it, publish it."""
-        await self._ensure_certificates(slice_)
-        before, self.state.slice = self.state.slice, slice_
-        self._publish(slice_, retired=_gone(before, slice_))
+        """Serve a slice: get the certificates that it needs, translate it, publish it.
+
+        Where certificates take long it is published with those at hand first: whom it denies must not wait for an issuer.
+        """
+        before, retired = self.state.slice, _gone(self.state.slice, slice_)
+        ensuring = asyncio.create_task(self._ensure_certificates(slice_))
+        try:
+            done, _ = await asyncio.wait({ensuring}, timeout=PROMPT_S)
+            if before and not done:
+                self.state.slice = slice_  # a renewal meanwhile must not publish the one before again
+                await self._publish(retired, whole=False)
+            await ensuring
+        finally:
+            ensuring.cancel()
+        self.state.slice = slice_
+        await self._publish(retired)
 
     async def keep_certificates(self) -> None:
         """Renew host certificates as they come due, forever; each renewal is published at once."""
@@ -92,16 +108,15 @@ class GatewayKeeper:
             waits = [kept.next_look() for kept in self._kept.values()]
             await self._clock.sleep(min([*waits, self.pace.every_s]))
             if self.state.slice and await self._ensure_certificates(self.state.slice):
-                self._publish(self.state.slice)
+                await self._publish()
 
     async def _ensure_certificates(self, slice_: Slice) -> bool:
         """Get what is missing, due or spent; tell whether Envoy is to be told."""
-        denied = frozenset(slice_.denied)
         self._kept = {name: kept for name, kept in self._kept.items() if name in slice_.world.hosts}
         for name, host in slice_.world.hosts.items():
             kept = self._kept.get(name) or self._begin(name)
             try:
-                await kept.ensure(anew=_is_spent(kept.current.value, host, denied))
+                await kept.ensure(anew=_is_spent(kept.current.value, host, slice_))
                 fault = kept.fault
             except HandfastError as error:
                 fault = str(error)
@@ -144,18 +159,24 @@ class GatewayKeeper:
         return ask
 
     def _pairs(self, slice_: Slice) -> dict[str, KeyPair]:
-        denied = frozenset(slice_.denied)
         held = {name: kept.current.value for name, kept in self._kept.items() if name in slice_.world.hosts}
-        return {name: pair for name, c in held.items() if c and (pair := self._pair(name, c, denied))}
+        return {name: pair for name, c in held.items() if c and (pair := self._pair(name, c, slice_))}
 
-    def _pair(self, name: str, held: Credential, denied: frozenset[str]) -> KeyPair | None:
+    def _pair(self, name: str, held: Credential, slice_: Slice) -> KeyPair | None:
         """Give what Envoy is to have of a host; nothing where the certificate demands a staple, and there is none."""
         leaf = leaf_of(held.chain_pem)
         # A response from before a revocation says good for up to an hour.
-        staple = b"" if leaf.fingerprint in denied else self._staples.of(name, leaf)
+        staple = b"" if slice_.denies(leaf.fingerprint) else self._staples.of(name, leaf)
         return None if leaf.must_staple and not staple else KeyPair(held.chain_pem, held.key_pem, staple)
 
-    def _publish(self, slice_: Slice, retired: tuple[Host, ...] = ()) -> None:
+    async def _publish(self, retired: tuple[Host, ...] = (), *, whole: bool = True) -> None:
+        """Publish the slice. It counts as taken once Envoy has it ``whole``, with all certificates that are to be had."""
+        # A long one takes its time, and none from before it must come after it.
+        async with self._alone:
+            if self.state.slice:
+                await self._publish_now(self.state.slice, retired, whole=whole)
+
+    async def _publish_now(self, slice_: Slice, retired: tuple[Host, ...], *, whole: bool) -> None:
         self._served = self._pairs(slice_)
         gateway = Gateway(
             program=self._program,
@@ -167,14 +188,20 @@ class GatewayKeeper:
             access_log=str(self._paths.access_log),
         )
         try:
-            digest = self._ads.publish(translate(slice_, gateway, retired=retired))
+            prepared = await off_loop.run(self._prepared, slice_, gateway, retired, long=slice_.is_long)
+            digest = self._ads.put(prepared)
         except (HandfastError, ValueError) as error:
             self._findings.find(Reason.SNAPSHOT_BAD, {"slice": slice_.digest, "error": str(error)})
             return
         if self._settling:
             self._settling.cancel()
+        if not whole:
+            return
         serving = frozenset(leaf_of(one.chain_pem).serial for one in self._served.values())
         self._settling = asyncio.create_task(self._settle(slice_, digest, serving))
+
+    def _prepared(self, slice_: Slice, gateway: Gateway, retired: tuple[Host, ...]) -> Snapshot:
+        return self._ads.prepare(translate(slice_, gateway, retired=retired))
 
     async def _settle(self, slice_: Slice, digest: str, serving: frozenset[str]) -> None:
         """Wait for Envoy's word on what was published."""
@@ -198,10 +225,10 @@ class GatewayKeeper:
         )
 
 
-def _is_spent(held: Credential | None, host: Host, denied: frozenset[str]) -> bool:
+def _is_spent(held: Credential | None, host: Host, slice_: Slice) -> bool:
     """Tell whether a host needs another certificate at once: its own is revoked, or does not say what the world wants."""
     leaf = leaf_of(held.chain_pem) if held else None
-    return leaf is not None and (leaf.fingerprint in denied or leaf.must_staple != host.must_staple)
+    return leaf is not None and (slice_.denies(leaf.fingerprint) or leaf.must_staple != host.must_staple)
 
 
 def _gone(before: Slice | None, now: Slice) -> tuple[Host, ...]:

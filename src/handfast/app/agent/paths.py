@@ -33,6 +33,11 @@ class AgentPaths:
         return self.root / "session-key.pem"
 
     @property
+    def standings(self) -> Path:
+        """What is known of partners' certificates."""
+        return self.root / "standings"
+
+    @property
     def envoy(self) -> Path:
         """Envoy's own directory."""
         return self.root / "envoy"

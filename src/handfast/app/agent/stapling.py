@@ -26,7 +26,7 @@ from handfast.io.files import read, write
 from handfast.io.ports import Clock
 from handfast.trust.facts import facts, pem_certificates
 from handfast.trust.foreign_ocsp import MAX_ANSWER_BYTES
-from handfast.trust.staple import SHORTEST_RETRY, Staple, judge_staple, must_staple
+from handfast.trust.staple import LONGEST_RETRY, SHORTEST_RETRY, Staple, judge_staple, must_staple
 
 _log = structlog.get_logger("handfast.agent")
 ASK_S = 5.0
@@ -91,6 +91,12 @@ class _Host:
         """Give the response for a certificate: the one in service, or the next one."""
         return next((one for one in (self.offered, self.held) if one and one.serial == serial), None)
 
+    def rests(self, now: datetime, jitter: float) -> bool:
+        """Tell whether nobody needs to be asked yet. What is of the future, as the clock was set back, is nothing to wait for."""
+        if self.held and self.held.window.not_before <= now < self.held.renew_at(jitter):
+            return True
+        return self.again is not None and now < self.again <= now + LONGEST_RETRY
+
 
 class Staples:
     """The responses of all hosts. ``file`` names where one is kept, ``ask`` gives the newest (DER) for a serial."""
@@ -136,7 +142,7 @@ class Staples:
         host, now = self._of(name), self._clock.now()
         if host.serial != leaf.serial:
             self._adopt(name, leaf)
-        if (host.held and now < host.held.renew_at(self._jitter)) or (host.again and now < host.again):
+        if host.rests(now, self._jitter):
             return
         host.again = host.held.retry_at(now) if host.held else now + SHORTEST_RETRY  # before anybody else asks
         said = await self._asked(leaf)

@@ -11,10 +11,12 @@ import typer
 
 from handfast.app.cli.given import DEFAULT_DATA, Data
 from handfast.app.cli.passphrases import PASSPHRASE_VARIABLE, passphrase_from
+from handfast.app.cli.reaching import ask
 from handfast.app.cli.tables import moment
+from handfast.app.client import Api
 from handfast.app.demo import TRUST_DOMAIN
 from handfast.app.server.messages import ENCODER
-from handfast.base.refusal import BadInput
+from handfast.base.refusal import BadInput, HandfastError
 from handfast.base.spiffe import TrustDomain
 from handfast.doctor.report import escaped
 from handfast.io import authority_sources, next_authority, renewed_lists, sealed, signed_chains
@@ -31,6 +33,7 @@ from handfast.trust.constraints import permitted
 from handfast.trust.profile import KeyFacts
 
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_LOOKS_WITHIN_S = 5.0
 Domain = Annotated[str, typer.Option("--trust-domain", help="The trust domain that the authority is for.")]
 KeyType = Annotated[KeyKind, typer.Option("--key-type", help="The kind of the issuing CA's key.")]
 IssuingKey = Annotated[
@@ -196,13 +199,27 @@ def install(
     text, lists = read(file), b"".join(map(read, root_crl or ()))
     if _CERTIFICATE not in text and split_lists(text):
         for name in renewed_lists.renew(data / AUTHORITY, text + lists, _now()):
-            typer.echo(f"took the revocation list of {escaped(name)}; a server that runs goes by it within the hour")
+            typer.echo(f"took the revocation list of {escaped(name)}")
+        typer.echo(_used_by_now(data))
         return
     signed = signed_chains.read_signed(text, lists)
     place = _place(data, signed.trust_domain.name, passphrase_file)
     if signed_chains.install(place, signed, _now(), root_fingerprint):
         _tell_waits(place)
     _show(place)
+
+
+def _used_by_now(data: Path) -> str:
+    """Have a server that runs over ``data`` look at its authorities now, and tell whether one does."""
+
+    async def work(api: Api) -> None:
+        await api.send("GET", "/v1/authorities", timeout_s=_LOOKS_WITHIN_S)
+
+    try:
+        ask(work, data)
+    except HandfastError:  # none runs, or it is not ours to ask
+        return "a server that runs here goes by it within seconds, one that starts at once"
+    return "the server goes by it from now on"
 
 
 def prepare(

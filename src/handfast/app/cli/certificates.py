@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -26,6 +26,7 @@ from handfast.io.credentials import Credential, new_key, p12
 from handfast.io.files import read, write_secret
 from handfast.trust.facts import CertificateFacts, facts, pem_certificates
 from handfast.trust.profile import KeyFacts
+from handfast.trust.staple import must_staple
 
 _SERIAL, _FINGERPRINT = 40, 64  # hex digits, at most
 CUT_SHORT = "  sooner than was asked for: its issuing CA ends then, see 'handfast ca status'"
@@ -128,9 +129,18 @@ def show(
     typer.echo(ENCODER.encode(row) if as_json else _describe_row(row))
 
 
-def _read(file: str) -> list[CertificateFacts]:
+class _Read(NamedTuple):
+    """A certificate of a file, and whether it demands a staple."""
+
+    facts: CertificateFacts
+    must_staple: bool
+
+
+def _read(file: str) -> list[_Read]:
     try:
-        return [facts(der) for der in pem_certificates(read(Path(file)).decode(errors="replace"))]
+        return [
+            _Read(facts(der), must_staple(der)) for der in pem_certificates(read(Path(file)).decode(errors="replace"))
+        ]
     except BadInput as error:
         raise error.at(file=file) from error
 
@@ -147,7 +157,8 @@ def _number(text: str) -> str:
     return number
 
 
-def _describe(seen: CertificateFacts) -> str:
+def _describe(found: _Read) -> str:
+    seen = found.facts
     rows = {
         "subject": seen.subject,
         "identity": ", ".join(seen.uri_sans),
@@ -158,11 +169,13 @@ def _describe(seen: CertificateFacts) -> str:
         "valid": f"{moment(seen.window.not_before)} to {moment(seen.window.not_after)}",
         "key": str(KeyFacts(seen.key_kind, seen.key_bits, seen.curve)),
         "use": "a CA" if seen.is_ca else "a leaf",
+        "demands": _demand(staples=found.must_staple),
     }
     return _rows(rows)
 
 
-def _plain(seen: CertificateFacts) -> dict[str, object]:
+def _plain(found: _Read) -> dict[str, object]:
+    seen = found.facts
     return {
         "subject": seen.subject,
         "issuer": seen.issuer,
@@ -175,6 +188,7 @@ def _plain(seen: CertificateFacts) -> dict[str, object]:
         "is_ca": seen.is_ca,
         "ekus": seen.ekus,
         "key": str(KeyFacts(seen.key_kind, seen.key_bits, seen.curve)),
+        "must_staple": found.must_staple,
     }
 
 
@@ -190,8 +204,17 @@ def _describe_row(row: CertificateRow | InventoryRow) -> str:
         "valid": f"{moment(row.not_before)} to {moment(row.not_after)}",
         "added by" if imported else "asked by": row.requester,
         "owner": row.owner if isinstance(row, InventoryRow) else "",
+        "demands": _demand(staples=any(must_staple(der) for der in _ders(row))),
     }
     return f"{_rows(rows)}\n\n{row.certificate}".rstrip()
+
+
+def _ders(row: CertificateRow | InventoryRow) -> tuple[bytes, ...]:
+    return pem_certificates(row.certificate) if row.certificate else ()
+
+
+def _demand(*, staples: bool) -> str:
+    return "a stapled OCSP response (must-staple)" if staples else ""
 
 
 def _rows(rows: dict[str, str]) -> str:

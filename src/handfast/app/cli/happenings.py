@@ -23,7 +23,7 @@ _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _DECODER = msgspec.json.Decoder(EventList)
 _SHOWN = (
     "reason", "identity", "name", "method", "host", "path", "status", "server_name", "peer", "serial",
-    "crl_reason", "revision", "agent", "step", "generation", "source", "requester",
+    "crl_reason", "revision", "agent", "count", "step", "generation", "source", "requester",
 )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ import uvloop
 from handfast import __version__
 from handfast.app import demo
 from handfast.app.collecting import begin_to_serve
-from handfast.app.domains import DIRECTORY
-from handfast.app.up import P12_PASSWORD, Running, UpConfig, server_alone, up
+from handfast.app.greeting import trust_domains
+from handfast.app.up import P12_PASSWORD, Running, UpConfig, servers_alone, up
 from handfast.io.clock import SystemClock
 
 
@@ -53,24 +53,12 @@ async def _serve(config: UpConfig, shown: Path) -> None:
 
 async def _serve_alone(config: UpConfig, data: Path) -> None:
     typer.echo(f"Handfast {__version__} is starting …", err=True)
-    async with server_alone(config, SystemClock()) as server:
+    async with servers_alone(config, SystemClock()) as servers:
         typer.echo("The server is up. Ctrl-C stops it.\n")
-        typer.echo(f"  trust domain  {server.platform.trust_domain}")
-        typer.echo(f"  authority     {data / 'authority'}")
-        typer.echo(f"  database      {config.database or data / 'ledger.sqlite'}")
-        typer.echo(f"  API           {server.url}, operator's certificate in {data / 'operator'}")
-        typer.echo(f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics")
-        for line in _status(config):
+        for line in trust_domains(servers, data):
             typer.echo(line)
         begin_to_serve()
         await asyncio.get_running_loop().create_future()
-
-
-def _status(config: UpConfig) -> Iterator[str]:
-    host, port = config.status.listen
-    if port:
-        named = f"certificates name {config.status.url}" if config.status.url else "no certificate names it"
-        yield f"  status        http://{host}:{port} (CRLs, OCSP); {named}"
 
 
 def _greeting(running: Running, data: Path) -> Iterator[str]:
@@ -81,23 +69,10 @@ def _greeting(running: Running, data: Path) -> Iterator[str]:
         yield f"  gateway       https://{host.name}:{host.listen.port}" + (
             " (a demo service behind it)" if running.demo else ""
         )
-    yield f"  trust domain  {server.platform.trust_domain}"
-    keys = (
-        "sealed"
-        if server.platform.authority.sealed
-        else "not sealed: --passphrase-file seals those of a new data directory"
-    )
-    yield f"  authority     {data / 'authority'}, keys {keys}"
     if running.demo:
         yield f"  CA            {data / 'demo' / 'ca.pem'}"
         yield f"  client        {data / 'demo' / 'client.pem'}, client-key.pem, client.p12 (password: {P12_PASSWORD})"
-    yield f"  API           {server.url}, operator's certificate in {data / 'operator'}"
-    yield f"  metrics       http://{config.admin[0]}:{server.admin_address[1]}/metrics"
-    yield from _status(config)
-    for other in running.others:
-        listening, port = other.status.address
-        status = f", status http://{listening}:{port}" if port else ""
-        yield f"  and           {other.platform.trust_domain}: API {other.url}{status}, --data {data / DIRECTORY / str(other.platform.trust_domain)}"
+    yield from trust_domains([server, *running.others], data)
     for warning in running.warnings:
         yield f"  warning       {warning}"
     if running.demo:

@@ -102,7 +102,7 @@ GROUPS: Mapping[str, tuple[str, Verbs]] = {
             ),
             "forget-agent": (
                 "rotation:forget_agent",
-                "Forget an agent that will not come back, so that it holds up nothing. It can join again with a new token.",
+                "Forget an agent that will not come back, so that it holds up nothing. It can join again with a token for its name.",
             ),
             "init": (
                 "authorities:init",
@@ -127,6 +127,15 @@ GROUPS: Mapping[str, tuple[str, Verbs]] = {
             "show": (
                 "authorities:show",
                 "Show root and issuing CAs on this disk: keys and where they lie, validity, what they may name, fingerprints.",
+            ),
+        },
+    ),
+    "agent": (
+        "Let agents join.",
+        {
+            "token": (
+                "agents:token",
+                "Make a join token: one agent sends it once, and gets its first certificate.",
             ),
         },
     ),

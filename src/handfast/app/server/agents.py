@@ -1,33 +1,31 @@
-"""Endpoints for agents: join, watch the slice, report."""
+"""Endpoints for agents: watch the slice, report.
+
+Decides what an agent may report, and passes on to the ledger what its allowance has room for (`allowances`).
+"""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from handfast.app.server.callers import AGENT_PREFIX, AGENTS, EVERYONE, OPERATORS, Caller, Role
-from handfast.app.server.certificates import bounded_number, issue
+from handfast.app.server.callers import AGENTS, Caller
+from handfast.app.server.certificates import bounded_number
 from handfast.app.server.counting import counted
 from handfast.app.server.discovery import newly_seen
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.messages import (
     AgentReport,
     AgentRow,
-    CertificateAnswer,
-    JoinRequest,
     Nothing,
-    TokenAnswer,
-    TokenRequest,
 )
 from handfast.app.server.platform import Platform
 from handfast.base.events import (
-    AgentJoined,
     CertificateDiscovered,
     ConnectionEnded,
     Event,
@@ -37,14 +35,11 @@ from handfast.base.events import (
 )
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
+from handfast.io import off_loop
 from handfast.io.encoding import decode_event
-from handfast.io.ids import new_event_id
-from handfast.trust.entries import refuse_agent
-from handfast.trust.profile import LEAF
 
 LONGEST_WAIT = 55
 MOST_MORE = 1_000_000
-CERTIFICATE_TTL = timedelta(hours=24)
 _REPORTED = (HandshakeRefused, CertificateDiscovered, ConnectionEnded, RequestDenied, FindingRaised)
 
 
@@ -57,41 +52,12 @@ class Agents:
     def endpoints(self) -> Sequence[Endpoint]:
         """Give the operations."""
         return (
-            Endpoint(
-                method="POST", path="/v1/agents/tokens", handler=self.token, roles=OPERATORS,
-                body=TokenRequest, answer=TokenAnswer, status=201,
-            ),
-            Endpoint(
-                method="POST", path="/v1/agents/join", handler=self.join, roles=EVERYONE,
-                body=JoinRequest, answer=CertificateAnswer, status=201,
-            ),
             Endpoint(method="GET", path="/v1/agents/self/world", handler=self.watch, roles=AGENTS, query=("wait",)),
             Endpoint(
                 method="POST", path="/v1/agents/self/report", handler=self.report, roles=AGENTS,
                 body=AgentReport, answer=Nothing,
             ),
         )  # fmt: skip
-
-    async def token(self, _: Caller, __: Request, body: TokenRequest) -> TokenAnswer:
-        """Make a join token: it lets one agent join, once."""
-        token = secrets.token_urlsafe(24)
-        expires = self.platform.clock.now() + timedelta(seconds=body.ttl_seconds)
-        await self.platform.ledger.add_join_token(token, expires)
-        return TokenAnswer(token=token, expires_at=expires)
-
-    async def join(self, _: Caller, __: Request, body: JoinRequest) -> CertificateAnswer:
-        """Give an agent its first certificate, for a join token."""
-        now = self.platform.clock.now()
-        if refused := refuse_agent(body.name):  # before the token is used up
-            raise Refused(refused)
-        if not await self.platform.ledger.use_join_token(body.token, now):
-            raise Refused(Refusal(Reason.TOKEN_NOT_VALID))
-        identity = self.platform.trust_domain.id(f"{AGENT_PREFIX}{body.name}")
-        joining = Caller(Role.NOBODY, f"join:{body.name}")
-        answer = await issue(self.platform, joining, identity, body.csr, ttl=CERTIFICATE_TTL, own=LEAF)
-        joined = AgentJoined(id=new_event_id(), at=now, agent=body.name, serial=answer.serial)
-        await self.platform.ledger.add_agent(joined)
-        return answer
 
     async def watch(self, caller: Caller, request: Request, __: None) -> Response:
         """Give the slice; with ``If-None-Match`` and ``wait`` (seconds), as soon as it is another one."""
@@ -109,7 +75,7 @@ class Agents:
         headers = {"etag": f'"{current.digest}"'}
         if current.digest == known:
             return Response(status_code=304, headers=headers)
-        return Response(current.body, media_type="application/json", headers=headers)
+        return _whole(current.body, headers)
 
     async def report(self, caller: Caller, _: Request, body: AgentReport) -> Nothing:
         """Take an agent's events, findings and counts."""
@@ -124,7 +90,10 @@ class Agents:
         known = self.platform.slices.world.hosts
         await ledger.note_staples(caller.name, {host: end for host, end in body.staples.items() if host in known})
         self.platform.rotation.told(events)
-        await ledger.append(await newly_seen(ledger, events))
+        sizes = [len(bytes(raw)) for raw in body.events]
+        kept = self.platform.allowances.admit(caller.name, list(zip(events, sizes, strict=True)), now)
+        await ledger.append(await newly_seen(ledger, kept))
+        await self.platform.allowances.tell(ledger, now)
         counts = [counted(row, self.platform.slices.world.hosts) for row in body.traffic if row.count]
         await ledger.add_traffic(now, counts)
         for one in counts:
@@ -135,6 +104,21 @@ class Agents:
         if body.acknowledged is None:
             return await self.platform.ledger.agent_seen(caller.name, now)
         return await self.platform.ledger.agent_reported(caller.name, now, body.acknowledged, body.findings)
+
+
+def _whole(body: bytes, headers: dict[str, str]) -> Response:
+    """Send a slice; a long one in pieces, as TLS would take it at once and let nobody else go on meanwhile."""
+    if len(body) <= off_loop.LONG_BYTES:
+        return Response(body, media_type="application/json", headers=headers)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), off_loop.LONG_BYTES):
+            yield body[at : at + off_loop.LONG_BYTES]
+            await asyncio.sleep(0)
+
+    return StreamingResponse(
+        pieces(), media_type="application/json", headers=headers | {"content-length": str(len(body))}
+    )
 
 
 def _reported(raw: msgspec.Raw, caller: Caller) -> Event:

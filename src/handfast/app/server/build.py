@@ -20,6 +20,7 @@ from handfast.app.server.acme.operating import AcmeOperating
 from handfast.app.server.acme.service import AcmeServer
 from handfast.app.server.acme.tools import acme_tools
 from handfast.app.server.agents import Agents, agent_rows
+from handfast.app.server.allowances import Allowances
 from handfast.app.server.audit import Audit, keep_sealed
 from handfast.app.server.batches import Batches
 from handfast.app.server.belonging import check_belonging, claim
@@ -33,6 +34,7 @@ from handfast.app.server.handshakes import FailedHandshakes
 from handfast.app.server.happenings import Happenings
 from handfast.app.server.host_certificates import HostCertificates
 from handfast.app.server.inventory import Inventory
+from handfast.app.server.joining import Joining
 from handfast.app.server.journal import Journal
 from handfast.app.server.messages import CertificateAnswer
 from handfast.app.server.metrics import Metrics
@@ -170,6 +172,7 @@ class Server:
         """Finish what is being answered, then close."""
         self.platform.slices.current.close()
         self.platform.rotation.settled.close()
+        self.platform.rotation.lists.seen.close()
         self.platform.ledger.event_head.close()
         await self._front.stop(grace_s)
         await self._acme.close()
@@ -181,6 +184,7 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             await self._handshakes.close()
+            await self.platform.allowances.tell(self.platform.ledger, self.platform.clock.now(), last=True)
             await self.platform.journal.catch_up()
             await audit.seal_all(self.platform.ledger, self.platform.clock.now())
         except Unavailable as error:  # a database elsewhere may be away, and a server has to end all the same
@@ -285,7 +289,7 @@ class Server:
 
 def endpoints(platform: Platform) -> Sequence[Endpoint]:
     """Give all operations of the API."""
-    parts = (Worlds(platform), Certificates(platform), Agents(platform), Enrolment(platform))
+    parts = (Worlds(platform), Certificates(platform), Agents(platform), Joining(platform), Enrolment(platform))
     more = (Revocations(platform), Inventory(platform), Audit(platform), AcmeOperating(platform), RotationApi(platform))
     last = (Happenings(platform), Batches(platform), StandingApi(platform), HostCertificates(platform))
     return [endpoint for part in (*parts, *more, *last) for endpoint in part.endpoints()]
@@ -328,6 +332,7 @@ async def _server(config: ServerConfig, clock: Clock, database: Database) -> Ser
         journal=Journal(ledger, metrics),
         metrics=metrics,
         slices=slices,
+        allowances=Allowances(),
         standings=PartnerStandings(
             slices, ledger, clock, ForeignResponders(), ForeignAnswers(config.directory / PARTNERS / ANSWERS)
         ),

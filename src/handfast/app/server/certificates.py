@@ -27,10 +27,12 @@ from handfast.io.ids import new_event_id
 from handfast.io.issuance import IssuedCertificate
 from handfast.io.ledger import CertificateQuery
 from handfast.io.records import CertificateRecord, CertificateState
+from handfast.io.waiting import abreast
+from handfast.trust.csr import CsrFacts, open_csr
 from handfast.trust.entries import DEFAULT_TTL, Workload
 from handfast.trust.facts import CertificateFacts
 from handfast.trust.facts import pem as pem_of
-from handfast.trust.plan import LeafRequest, read_csr
+from handfast.trust.plan import LeafRequest
 from handfast.trust.profile import BACKDATE, LEAF, Profile
 
 PAGE = 500
@@ -87,6 +89,8 @@ class Certificates:
         ttl = min(most, entry.ttl) if entry else most
         profile = LEAF if own else None
         renewed = await issue(self.platform, caller, caller.identity, body.csr, dns=dns, ttl=ttl, own=profile)
+        # It may have been revoked meanwhile, by somebody who could not see its successor yet.
+        await require_recorded(self.platform, held)
         await self.platform.rotation.renewed(held.serial, held.window.not_after, renewed.serial)
         if caller.role is Role.AGENT:
             await self.platform.ledger.agent_renewed(caller.name, renewed.serial, self.platform.clock.now())
@@ -138,13 +142,24 @@ async def issue(
         Refused: the request is not granted.
     """
     profile = own or platform.slices.world.issuance
-    asked = read_csr(csr.encode(), profile)
+    asked = await _read(csr.encode(), profile)
     if isinstance(asked, Refusal):
         raise await _refused(platform, identity, str(caller), asked)
     request = LeafRequest(identity=identity, dns=dns, ttl=ttl, csr=asked, reserved=own is not None, profile=profile)
     issued = await issued_or_refused(platform, request, str(caller))
     await platform.rotation.issued(issued)
     return answer(issued)
+
+
+async def _read(csr: bytes, profile: Profile) -> CsrFacts | Refusal:
+    await abreast()
+    opened = open_csr(csr, profile)
+    if isinstance(opened, Refusal):
+        return opened
+    await abreast()
+    proved = opened.proved()
+    await abreast()
+    return proved
 
 
 async def issued_or_refused(platform: Platform, request: LeafRequest, requester: str) -> IssuedCertificate:

@@ -33,7 +33,7 @@ async def newly_seen(ledger: SqlLedger, events: Sequence[Event]) -> list[Event]:
 
 
 class Discovery:
-    """Follows the ledger from its newest event on."""
+    """Follows the ledger, from its newest events on."""
 
     def __init__(self, platform: Platform) -> None:
         """Begin after the newest event."""
@@ -41,7 +41,12 @@ class Discovery:
         self._seen: set[str] = set()
 
     async def follow(self) -> None:
-        """Look at requests as they are recorded, for ever."""
+        """Look at requests as they are recorded, for ever.
+
+        The newest of before come first: whoever was to look at them may have been killed, and gateways tell of a certificate once.
+        """
+        before = await self._platform.ledger.recent(PAGE, _SEEN_BY)
+        self._after = min([self._after, *(seq - 1 for seq, _ in before)])
         async for _ in self._platform.ledger.event_head.subscribe():
             await self.catch_up()
 
@@ -58,9 +63,9 @@ class Discovery:
             return
         if len(self._seen) >= _REMEMBERED:
             self._seen.clear()
-        self._seen.add(offered.fingerprint)
         if record := discovered(offered, gateway, self._platform.clock.now()):
             await self._platform.ledger.discover(record)
+        self._seen.add(offered.fingerprint)
 
 
 def discovered(offered: OfferedCertificate, gateway: str, now: datetime) -> WatchedRecord | None:

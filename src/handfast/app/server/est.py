@@ -27,10 +27,10 @@ from handfast.app.server.platform import Platform
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, HandfastError, Refusal, Refused, require
 from handfast.io.ledger.enrolment import token_id
+from handfast.trust.csr import MAX_CSR_BYTES
 from handfast.trust.enrolment import CSR_ATTRIBUTES, certs_only, names_asked
 from handfast.trust.entries import RESERVED, Workload
 from handfast.trust.facts import pem, pem_certificates
-from handfast.trust.plan import MAX_CSR_BYTES
 
 BASE = "/.well-known/est"
 MAX_BODY = 2 * MAX_CSR_BYTES
@@ -117,6 +117,7 @@ class Est:
             self._platform, device.caller, device.entry.identity, pem(csr, "CERTIFICATE REQUEST"), dns=dns
         )
         if held := device.caller.certificate:
+            await require_recorded(self._platform, held)  # as the API does: it may have been revoked meanwhile
             await self._platform.rotation.renewed(held.serial, held.window.not_after, answer.serial)
         return _certificates(pem_certificates(answer.chain)[0])
 

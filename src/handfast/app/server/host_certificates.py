@@ -17,10 +17,10 @@ import structlog
 from starlette.requests import Request
 
 from handfast.access.policy import Host
-from handfast.app.server.agents import CERTIFICATE_TTL
 from handfast.app.server.callers import AGENTS, Caller
 from handfast.app.server.certificates import issue
 from handfast.app.server.endpoints import Endpoint
+from handfast.app.server.joining import CERTIFICATE_TTL
 from handfast.app.server.messages import (
     GATEWAY_NAME,
     CertificateAnswer,

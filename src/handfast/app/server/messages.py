@@ -167,11 +167,14 @@ class StatusAnswer(Message):
     partners: list[PartnerRow] = []
 
 
+AgentName = Annotated[str, Meta(pattern=f"^[a-z0-9][a-z0-9-]{{0,62}}{_END}")]
+
+
 class JoinRequest(Message):
     """An agent's first words: a join token, and a CSR for its own certificate."""
 
     token: Annotated[str, Meta(min_length=16, max_length=128)]
-    name: Annotated[str, Meta(pattern=f"^[a-z0-9][a-z0-9-]{{0,62}}{_END}")]
+    name: AgentName
     csr: Csr
 
 
@@ -235,15 +238,18 @@ class AgentReport(Message):
 
 
 class TokenAnswer(Message):
-    """A join token. It is shown once, works once, and is kept as a hash."""
+    """A join token. It is shown once, works once, and is kept as a hash; ``id`` names it in the records."""
 
+    id: str
     token: str
+    name: str
     expires_at: datetime
 
 
 class TokenRequest(Message):
-    """Ask for a join token."""
+    """Ask for a join token: for the agent ``name``, new or not, or without it for any one of a name that no agent was given yet."""
 
+    name: AgentName | None = None
     ttl_seconds: Annotated[int, Meta(ge=10, le=7 * 86400)] = 3600
 
 

@@ -13,6 +13,7 @@ from handfast.base.events import (
     CertificateRevoked,
     ConnectionEnded,
     Event,
+    EventsOmitted,
     FindingRaised,
     HandshakeRefused,
 )
@@ -37,6 +38,9 @@ class Metrics:
         self._refused = counter("handfast_certificates_refused", "Certificates refused", ["reason"])
         self._revoked = counter("handfast_certificates_revoked", "Certificates revoked", ["reason"])
         self._findings = counter("handfast_findings", "Findings raised", ["source", "reason"])
+        self._omitted = counter(
+            "handfast_events_omitted", "Events of agents that were left out of the record", ["agent"]
+        )
         self._certificates = gauge("handfast_certificates", "Certificates by state", ["state"])
         self._soonest = gauge("handfast_certificate_soonest_expiry_seconds", "Unix time of the soonest expiry")
         self._authority = gauge("handfast_authority_expiry_seconds", "Unix time of an authority's end", ["authority"])
@@ -56,6 +60,8 @@ class Metrics:
                 self._refused.labels(event.reason.value).inc()
             case CertificateRevoked():
                 self._revoked.labels(event.crl_reason).inc()
+            case EventsOmitted():
+                self._omitted.labels(event.agent).inc(event.count)
             case FindingRaised():
                 self._findings.labels(event.source, event.reason.value).inc()
             case _:

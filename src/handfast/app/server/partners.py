@@ -10,7 +10,6 @@ from pathlib import Path
 
 from handfast.access.authority import ForeignAuthority
 from handfast.access.world import World
-from handfast.access.world_file import parse_world
 from handfast.app.server.messages import PartnerRow
 from handfast.app.server.slices import Slices
 from handfast.base.events import SERVER, FindingRaised
@@ -34,8 +33,6 @@ DIRECTORY = "partners"
 class PartnerSlices(Slices):
     """Keeps the current slice, and in it the last good revocation lists of the authorities that the world names."""
 
-    _world: World
-
     def __init__(
         self,
         directory: Path,
@@ -49,31 +46,17 @@ class PartnerSlices(Slices):
         self._status = ForeignStatus(directory / DIRECTORY)
         self._stirred = asyncio.Event()
         self._told: dict[str, Refusal] = {}
-        self._followed = 0
         super().__init__(authorities, ledger, rotations, clock, shared)
-
-    @property
-    def world(self) -> World:
-        """The world that counts, with the lists that are known."""
-        return self._world
-
-    @world.setter
-    def world(self, world: World) -> None:
-        self._world = replace(world, lists=self._status.lists_of(world.authorities))
 
     async def refresh(self) -> None:
         """Make the slice anew, with the lists that are known. A list that is not known yet is fetched soon after."""
-        while True:
-            latest = await self._ledger.latest_revision()
-            if latest and latest.number != self._followed:
-                # Before the slice is made: it must not be without a list that the world itself brings.
-                await self._status.follow(parse_world(latest.document).authorities, self._clock.now())
-                self._followed = latest.number
-            self.world = self._world
-            await super().refresh()
-            if self.revision == self._followed:
-                break
+        await super().refresh()
         self._stirred.set()
+
+    async def _complete(self, world: World) -> World:
+        """Give a world with the lists that are known, and with those that it brings itself."""
+        await self._status.follow(world.authorities, self._clock.now())
+        return replace(world, lists=self._status.lists_of(world.authorities))
 
     async def keep_fresh(self) -> None:
         """Follow the ledger and the clock, and fetch each list before the one at hand grows old."""
@@ -101,7 +84,6 @@ class PartnerSlices(Slices):
         now = self._clock.now()
         faults = self.faults(now)
         fresh = {name: fault for name, fault in faults.items() if self._told.get(name) != fault}
-        self._told = faults
         found = [
             FindingRaised(
                 id=new_event_id(),
@@ -114,6 +96,7 @@ class PartnerSlices(Slices):
         ]
         if found:
             await self._ledger.append(found)
+        self._told = faults
 
 
 def _ended(world: World, now: datetime) -> dict[str, Refusal]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from handfast.app.server.acme.tools import AcmeTools
+from handfast.app.server.allowances import Allowances
 from handfast.app.server.journal import Journal
 from handfast.app.server.metrics import Metrics
 from handfast.app.server.rotation import Rotation
@@ -34,6 +35,7 @@ class Platform:
     standings: PartnerStandings
     acme: AcmeTools
     responders: Responders
+    allowances: Allowances
 
     @property
     def authority(self) -> Authority:

@@ -13,10 +13,11 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from handfast.app.server.callers import AGENT_PREFIX, Caller, Role
+from handfast.app.server.lists_above import ListsAbove
 from handfast.app.server.messages import GATEWAY_NAME
+from handfast.app.server.rotation_metrics import rotation_text
 from handfast.app.server.sightings import Sightings
 from handfast.app.server.slices import Slices
 from handfast.base.events import SERVER, CertificateRevoked, Event, FindingRaised, RotationStepped
@@ -63,7 +64,11 @@ class Rotation:
     ) -> None:
         """Know nothing yet; `recall` does."""
         self._pace = pace
-        self._authorities, self._rotations, self._slices = authorities, rotations, slices
+        self._authorities, self._rotations, self.lists = (
+            authorities,
+            rotations,
+            ListsAbove(authorities, slices, sharing),
+        )
         self._ledger, self._clock, self._sharing = ledger, clock, sharing
         self._begun: set[int] = set()
         self._cutting: set[str] = set()
@@ -91,12 +96,12 @@ class Rotation:
         if not rows:
             await self._rotations.save((), self._authorities.first(self._clock.now()))
             rows = await self._rotations.generations()
-        if rows != self.settled.value or rows != self.rows:
-            if self._sharing:
-                await self._sharing.bring(rows)
+        changed = rows != self.settled.value or rows != self.rows
+        await self.lists.bring(rows)
+        if changed:
             self._authorities.settle(rows)
-            await self._slices.refresh()
-            self.settled.publish(rows)
+        await self.lists.look(anew=changed)
+        self.settled.publish(rows)
 
     async def follow(self) -> None:
         """Go on every few seconds, for ever."""
@@ -106,8 +111,8 @@ class Rotation:
             await first_of(self._news.wait(), self._clock.sleep(self._pace.every_s))
 
     async def heard(self) -> None:
-        """Look whether another server has taken a step, and let `follow` go on at once where it has."""
-        if await self._rotations.generations() != self.rows:
+        """Look whether another server has taken a step or a newer list, and let `follow` go on at once where it has."""
+        if (rows := await self._rotations.generations()) != self.rows or await self.lists.has_news(rows):
             self._news.set()
 
     async def go_on(self, requester: str = SERVER) -> None:
@@ -245,20 +250,8 @@ class Rotation:
 
     async def metrics(self) -> bytes:
         """Give the rotation's gauges in Prometheus' text format."""
-        registry = CollectorRegistry()
-        stage = Gauge(
-            "handfast_authority_stage", "1 for the stage of a generation", ["generation", "stage"], registry=registry
-        )
-        held = Gauge(
-            "handfast_rotation_held_up_by", "Agents and leaves that a step waits for", ["step"], registry=registry
-        )
-        stuck = Gauge("handfast_rotation_stuck", "1 while an error keeps a rotation from going on", registry=registry)
-        for row in self.rows:
-            stage.labels(str(row.number), row.stage.value).set(1)
-        for one in (await self.outlook()).waiting:
-            held.labels(one.step.verb.value).set(one.strands)
-        stuck.set(1 if self.fault else 0)
-        return generate_latest(registry)
+        outlook = await self.outlook()  # which may change the rows
+        return rotation_text(self.rows, outlook, self.fault)
 
     # One step
 

@@ -2,23 +2,28 @@
 
 While one authority follows another, it holds all that count: roots, issuers and their lists. The first issuer is the one that
 issues: by that agents know when to renew early.
+
+Gateways refuse whom a slice denies, with a list or without. So a revocation waits for no key that signs lists: where that takes
+long, or fails, those of the slice before go along until the next ones are made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
-from handfast.access.slice import document_of, make_slice
+from handfast.access.slice import Slice, make_slice, written
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
+from handfast.app.server.revoked import Fingerprints, Revoked
 from handfast.base.refusal import Refusal
+from handfast.io import off_loop
 from handfast.io.authorities import Authority
 from handfast.io.generations import Generations
-from handfast.io.ledger import RevokedCertificate, SqlLedger
+from handfast.io.ledger import SqlLedger
 from handfast.io.ledger.lists import SharedLists
 from handfast.io.ledger.rotation import Rotations
 from handfast.io.ports import Clock
@@ -26,10 +31,12 @@ from handfast.io.slice_lists import SliceLists
 from handfast.io.topic import Topic
 from handfast.io.waiting import first_of
 from handfast.trust.facts import pem
-from handfast.trust.revocation import RevocationReason, Revoked
+from handfast.trust.rotation import Generations as Rows
 from handfast.trust.rotation import Stage, coming
 
 REFRESH = timedelta(hours=1)
+PROMPT_S = 0.25
+"""So long a slice waits for its revocation lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,8 @@ class Slices:
         self.current: Topic[PreparedSlice | None] = Topic(None)
         self.world = World(authorities.trust_domain)
         self.revision = 0
-        self.denied: frozenset[str] = frozenset()
+        self.denied = Fingerprints()
+        self._given: Slice | None = None
         self._alone = asyncio.Lock()
 
     async def refresh(self) -> None:
@@ -71,34 +79,63 @@ class Slices:
 
     async def _refresh(self) -> None:
         latest = await self._ledger.latest_revision()
-        if latest and latest.number != self.revision:
-            self.world, self.revision = parse_world(latest.document), latest.number
+        newer = latest if latest and latest.number != self.revision else None
+        self.world = await self._complete(parse_world(newer.document) if newer else self.world)
+        self.revision = newer.number if newer else self.revision
         seen = self._ledger.changes.value  # before what is revoked is read: a list of this revision has all of it
-        revoked = await self._ledger.revoked_live(self._clock.now())
-        self.denied = frozenset(one.fingerprint for one in revoked if one.fingerprint)
+        revoked, before_it = await self._revoked(), self.denied
+        self.denied = revoked.denied
         rows, delivered = self._authorities.rows, self._authorities.delivered
         roots = tuple(map(pem, self._authorities.roots))
-        slice_ = make_slice(
-            revision=self.revision,
-            world=self.world,
-            roots=roots,
-            issuers=(*(one.chain_pem for one in delivered), *roots),
-            crls=await self._crls(revoked, delivered, seen),
-            denied=tuple(self.denied),
+        issuers = (*(one.chain_pem for one in delivered), *roots)
+        slice_with = partial(
+            make_slice, revision=self.revision, world=self.world, roots=roots, issuers=issuers, denied=self.denied
         )
+        making = asyncio.create_task(self._crls(revoked, delivered, seen))
+        try:
+            await asyncio.wait({making}, timeout=PROMPT_S)
+            if (before := self._given) and before.issuers == issuers and not _is_made(making):
+                await self._give(partial(slice_with, crls=before.crls), rows)
+            await self._give(partial(slice_with, crls=await making), rows)
+        finally:
+            making.cancel()
+        await revoked.forget_lists()
+        await before_it.forget()
+
+    async def _complete(self, world: World) -> World:
+        """Give a world with what belongs to it and does not stand in it: nothing here. No slice is made of it before."""
+        return world
+
+    async def _give(self, make: Callable[[], Slice], rows: Rows) -> None:
+        slice_, body = await off_loop.run(_made, make, long=self._is_long())
         if (new := coming(rows)) and new.stage is Stage.PUBLISHED:
             await self._rotations.note_slice(slice_.digest, new.number)  # before any agent can acknowledge it
-        self.current.publish(PreparedSlice(slice_.digest, json.dumps(document_of(slice_)).encode()))
+        self.current.publish(PreparedSlice(slice_.digest, body))
+        self._given = slice_
 
-    async def _crls(
-        self, revoked: Sequence[RevokedCertificate], delivered: Sequence[Authority], revision: int
-    ) -> tuple[str, ...]:
+    async def _revoked(self) -> Revoked:
+        found = Revoked()
+        async for part in self._ledger.revoked_live(self._clock.now()):
+            found.take(part)
+        return found
+
+    async def _crls(self, revoked: Revoked, delivered: Sequence[Authority], revision: int) -> tuple[str, ...]:
         """Give a list for every CA in any chain, or none while nothing is revoked: lists cost at each handshake."""
         now = self._clock.now()
-        if not revoked and not self._authorities.revoked(now):
+        if not revoked.listed and not self._authorities.revoked(now):
             return ()
         above = self._authorities.root_crls()
-        return (*above, *[await self._lists.list_of(one, _listed(revoked, one), revision, now) for one in delivered])
+        return (
+            *above,
+            *[
+                await self._lists.list_of(one, revoked.by(one.issuer_facts.key_id.hex()), revision, now)
+                for one in delivered
+            ],
+        )
+
+    def _is_long(self) -> bool:
+        entries = sum(len(one.serials) for lists in self.world.lists.values() for one in lists)
+        return len(self.denied) + entries > off_loop.MANY
 
     def faults(self, _: datetime) -> dict[str, Refusal]:
         """Give what is wrong with authorities of others, by name: none is looked after here."""
@@ -112,17 +149,10 @@ class Slices:
             await first_of(self._ledger.changes.wait_for_change(seen), self._clock.sleep(REFRESH.total_seconds()))
 
 
-def _listed(revoked: Sequence[RevokedCertificate], by: Authority) -> list[Revoked]:
-    """Give what an authority's own list holds: the revoked certificates that it issued."""
-    issuer = by.issuer_facts.key_id.hex()
-    return [
-        Revoked(
-            serial=one.serial,
-            fingerprint=one.fingerprint,
-            at=one.revoked_at,
-            reason=RevocationReason(one.reason),
-            not_after=one.not_after,
-        )
-        for one in revoked
-        if one.issuer == issuer
-    ]
+def _is_made(lists: asyncio.Task[tuple[str, ...]]) -> bool:
+    return lists.done() and not lists.cancelled() and lists.exception() is None
+
+
+def _made(make: Callable[[], Slice]) -> tuple[Slice, bytes]:
+    slice_ = make()
+    return slice_, written(slice_)

@@ -120,7 +120,7 @@ class PartnerStandings:
 
     async def _tell(self, authority: str, fault: Refusal, serial: str) -> None:
         now, told = self._clock.now(), self._faults.get(authority)
-        if told and (told.reason is fault.reason or now - told.told < TELL_EVERY):
+        if told and (told.reason is fault.reason or told.told <= now < told.told + TELL_EVERY):
             return
         evidence = {"authority": authority, "serial": serial, **fault.evidence}
         found = FindingRaised(id=new_event_id(), at=now, source=SERVER, reason=fault.reason, evidence=evidence)
@@ -129,4 +129,4 @@ class PartnerStandings:
             await self._ledger.append([found])
         except Unavailable as error:
             _log.warning(fault.reason.value, authority=authority, untold=str(error))
-            del self._faults[authority]
+            self._faults.pop(authority, None)  # another one may have waited as long

@@ -156,12 +156,17 @@ class Status:
         if not self._config.listen[1]:
             await asyncio.Event().wait()
         changes, settled = self._platform.ledger.changes, self._platform.rotation.settled
+        above = self._platform.rotation.lists.seen
         while True:
-            seen, rows = changes.value, settled.value  # before, so that what comes meanwhile is not slept through
+            # Before, so that what comes meanwhile is not slept through.
+            seen, rows, lists = changes.value, settled.value, above.value
             await self._refresh()
             wait = max((self._due() - self._platform.clock.now()).total_seconds(), _LEAST_WAIT_S)
             await first_of(
-                changes.wait_for_change(seen), settled.wait_for_change(rows), self._platform.clock.sleep(wait)
+                changes.wait_for_change(seen),
+                settled.wait_for_change(rows),
+                above.wait_for_change(lists),
+                self._platform.clock.sleep(wait),
             )
 
     async def _refresh(self) -> None:

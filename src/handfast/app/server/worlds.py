@@ -13,7 +13,7 @@ from starlette.responses import Response
 from handfast import __version__
 from handfast.access.authority import ForeignAuthority
 from handfast.access.authority_file import own_confusion
-from handfast.access.cautions import endings
+from handfast.access.cautions import endings, unstapled
 from handfast.access.effect import Effect, Traffic, as_text, effect
 from handfast.access.policy import Host
 from handfast.access.world import World
@@ -120,8 +120,13 @@ class Worlds:
             digest=digest(text),
             changed=changed,
             effect=as_text(change).splitlines(),
-            warnings=[*warnings(world), *endings(world, self.platform.clock.now())],
+            warnings=[*warnings(world), *self._cautions(world)],
         )
+
+    def _cautions(self, world: World) -> list[str]:
+        """Give what is to be pointed at because of the time, and of how this server runs."""
+        platform = self.platform
+        return [*endings(world, platform.clock.now()), *(() if platform.issuance.names_status else unstapled(world))]
 
     async def export(self, _: Caller, request: Request, __: None) -> Response:
         """Give the world file that counts, as it was written."""

@@ -1,7 +1,9 @@
-"""Agents, and the tokens they join with.
+"""Agents, their names, and the tokens they join with.
 
 Decides that a token works once, and only before it expires: one statement takes it, so two agents with one token can never
-both succeed. Keeps a token's SHA-256 alone; a token is random and long, so a slow hash would add nothing.
+both succeed. So it is with names: one statement gives a name that was never given, so of two tokens one is the first. Refuses to
+decide who may join: `handfast.trust.joining` does. Keeps a token's SHA-256 alone; a token is random and long, so a slow hash would
+add nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from handfast.base.events import AgentJoined
+from handfast.base.events import AgentInvited, AgentJoined
 from handfast.base.refusal import BadInput
 from handfast.io.database import Conflict, Row, step
 from handfast.io.encoding import decode, encode, from_plain
+from handfast.io.ledger.enrolment import token_id
 from handfast.io.ledger.events import MAX_BATCH, bounded, from_micros, to_micros
 from handfast.io.ledger.staples import StapleEnds
+from handfast.trust.joining import Grant
 
 SHORTEST_TOKEN, LONGEST_TOKEN = 22, 256
 MAX_FINDINGS = 100
@@ -45,25 +49,39 @@ class AgentRecord:
 class Agents(StapleEnds):
     """The agents, what they staple, and the join tokens."""
 
-    async def add_join_token(self, token: str, expires_at: datetime) -> None:
-        """Let ``token`` be used once until ``expires_at``. It is not kept, its SHA-256 is.
+    async def add_join_token(self, token: str, event: AgentInvited) -> None:
+        """Let ``token`` be used once, for the name and until the time that the event says. It is not kept, its SHA-256 is.
 
         Raises:
             BadInput: it is shorter than 22 characters (128 bits in base64), longer than 256, or was added before.
         """
         if not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN:
             raise BadInput(f"a join token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters", hint="make it random")
-        sql = "insert into join_tokens (sha256, expires_at) values ($1, $2)"
+        sql = "insert into join_tokens (sha256, agent, expires_at) values ($1, $2, $3)"
         try:
-            await self._db.write(step(sql, _hash(token), to_micros(expires_at)))
+            await self._commit(step(sql, _hash(token), event.agent, to_micros(event.expires_at)), events=[event])
         except Conflict as conflict:
             raise BadInput("the join token was added before", hint="make a new one") from conflict
 
-    async def use_join_token(self, token: str, now: datetime) -> bool:
-        """Use ``token`` up, and tell whether it was good. Unknown, used and expired are one answer: a stranger learns nothing."""
-        sql = "update join_tokens set used_at = $2 where sha256 = $1 and used_at is null and expires_at > $2"
+    async def use_join_token(self, token: str, now: datetime) -> Grant | None:
+        """Use ``token`` up, and give what it was made for. Unknown, used and expired are one answer: a stranger learns nothing."""
+        sql = """update join_tokens set used_at = $2 where sha256 = $1 and used_at is null and expires_at > $2
+            returning agent"""
         results = await self._db.write(step(sql, _hash(token), to_micros(now)))
-        return results[0].count == 1
+        return Grant(token_id(token), results[0].rows[0][0]) if results[0].rows else None
+
+    async def take_agent_name(self, agent: str, grant: Grant) -> bool:
+        """Give a name, and tell whether it was given before. Then it changes hands only where the token was made for it."""
+        sql = "insert into agent_names (name, taken_by) values ($1, $2) on conflict (name) do nothing"
+        steps = [step(sql, agent, grant.id)]
+        if grant.agent == agent:
+            steps.append(step("update agent_names set taken_by = $2 where name = $1", agent, grant.id))
+        results = await self._db.write(*steps)
+        return results[0].count == 0
+
+    async def free_agent_name(self, agent: str, grant: Grant) -> None:
+        """Take back a name for which a token was used, and nothing came of it; not one that another token has taken since."""
+        await self._db.write(step("delete from agent_names where name = $1 and taken_by = $2", agent, grant.id))
 
     async def prune_join_tokens(self, before: datetime, limit: int = MAX_BATCH) -> int:
         """Forget at most ``limit`` tokens that expired before ``before``, used or not, and give how many.

@@ -7,9 +7,10 @@ signed without a record all the same enters as revoked, and in no other state. R
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,7 +35,14 @@ _INTEND = f"insert into certificates ({COLUMNS}) values ({placeholders(15)})"  #
 _STATE = "update certificates set state = $2"
 _ISSUE = f"{_STATE}, der = $3, fingerprint = $4 where serial = $1 and state = $5"
 _FAIL = f"{_STATE} where serial = $1 and state = $3"
+_REVOKED_LIVE = """select not_after, name, seq, issuer, serial, fingerprint, revoked_at, revocation_reason from certificates
+    where state = $1 and (not_after, name, seq) > ($2, $3, $4) order by not_after, name, seq limit 500"""
+_SECOND = 1_000_000
 _REFUSED = "select 1 from refused_keys where sha256 = $1 and sha256 <> ''"
+
+RevokedCertificate = tuple[str, str, str, int, str]
+"""What CRLs and gateways need to know of a revoked certificate: issuer, serial, fingerprint (empty where it was never issued),
+when, as seconds since 1970, and the reason. A plain tuple: the garbage collector looks after a million objects of a class at length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +63,6 @@ class CertificatePage:
 
     records: list[CertificateRecord]
     next: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RevokedCertificate:
-    """What CRLs and gateways need to know of a revoked certificate. ``fingerprint`` is empty where it was never issued."""
-
-    serial: str
-    issuer: str
-    fingerprint: str
-    not_after: datetime
-    revoked_at: datetime
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,23 +211,18 @@ class Certificates(Events):
         more = len(rows) == query.limit
         return CertificatePage([record_of(row[1:]) for row in rows], rows[-1][0] if more else None)
 
-    async def revoked_live(self, now: datetime) -> list[RevokedCertificate]:
-        """Give all revoked certificates that have not expired, by expiry: what CRLs and gateways hold."""
-        sql = """select serial, issuer, fingerprint, not_after, revoked_at, revocation_reason from certificates
-            where state = $1 and not_after > $2 order by not_after, serial"""
-        return [
-            RevokedCertificate(
-                serial=serial,
-                issuer=issuer,
-                fingerprint=fingerprint,
-                not_after=from_micros(not_after),
-                revoked_at=from_micros(revoked_at),
-                reason=reason,
-            )
-            for serial, issuer, fingerprint, not_after, revoked_at, reason in await self._db.fetch(
-                sql, CertificateState.REVOKED.value, to_micros(now)
-            )
-        ]
+    async def revoked_live(self, now: datetime) -> AsyncIterator[list[RevokedCertificate]]:
+        """Give all revoked certificates that have not expired, by expiry, in parts: what CRLs and gateways hold.
+
+        What was revoked before the first part was asked for is in one of them; of what is revoked meanwhile some may be.
+        """
+        last: tuple[Value, ...] = (to_micros(now) + 1, "", 0)
+        while rows := await self._db.fetch(_REVOKED_LIVE, CertificateState.REVOKED.value, *last):
+            last = rows[-1][:3]
+            yield [
+                (issuer, serial, fingerprint, at // _SECOND, why) for *_, issuer, serial, fingerprint, at, why in rows
+            ]
+            await asyncio.sleep(0)  # a database in this process answers at once, and a million are a thousand parts
 
     async def interrupted(self, before: datetime, limit: int = 100) -> list[CertificateRecord]:
         """Give intents from before ``before`` that came to no end, oldest first: something died while it signed.

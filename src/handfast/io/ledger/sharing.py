@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from handfast.io.database import Database, Step, step
+from handfast.io.database import Database, Result, Step, step
 from handfast.io.sealed_files import MAX_SEALED_BYTES
 
 LEDGER_ID = "ledger-id"
@@ -39,9 +39,13 @@ class GenerationFiles:
         return bytes(row[0]) if row else None
 
     async def write(self, *steps: Step) -> None:
-        """Do some of the steps that follow."""
+        """Do some of the steps that follow, and let the other servers hear of it."""
         if steps:
-            await self._db.write(*steps)
+            await self._db.write(*steps, then=_nothing)
+
+
+def _nothing(_: list[Result]) -> None:
+    """Change nothing here: a unit with a ``then`` is one that others are told of."""
 
 
 def kept(generation: int, sealed: bytes) -> Step:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from handfast.base.refusal import BadInput, Refusal
 from handfast.trust.acme.keys import AccountKey
 from handfast.trust.acme.problems import AcmeError, Problem, problem_of
-from handfast.trust.plan import CsrFacts, read_csr
+from handfast.trust.csr import CsrFacts, read_csr
 from handfast.trust.profile import UNREADABLE, Profile
 
 

@@ -47,10 +47,11 @@ async def test_a_key_may_let_more_in(stranger: Acme, here: Site):
 
 
 async def test_a_key_ends(stranger: Acme, here: Site):
-    """After its time it lets nobody in."""
+    """After its time it lets nobody in, and whoever has it fills no store."""
     binding = await stranger.make_binding(ttl_seconds=60)
-    await here.clock.advance(61)
+    await here.clock.advance(60)
     assert problem(await stranger.register(binding)) == (403, "unauthorized")
+    assert await here.server.platform.ledger._db.fetch("select * from acme_nonces") == []
 
 
 async def test_a_binding_is_of_this_key_and_request(stranger: Acme):

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from handfast.trust.acme.keys import to_base64url
 from handfast.trust.acme.renewal import CertificateId
 from handfast.trust.facts import facts, pem_certificates
 from tests.app.server.acme.client import Acme, Responder, problem
+from tests.app.server.acme.conftest import ACME_WORLD
 from tests.app.sites import DOMAIN, Site
 from tests.support.acme import Csr, Signing, make_key
 
@@ -136,11 +138,15 @@ async def test_an_order_is_finalized_once(client: Acme, web: Responder, here: Si
     assert len(await here.server.platform.ledger.live_by_name("payments", here.clock.now())) == 1
 
 
-async def test_what_the_world_took_back_is_not_issued(client: Acme, web: Responder, here: Site):
-    """A name that the entry lost after it was proved is refused."""
+@pytest.mark.parametrize("left", ["{payments: {dns: [payments.internal]}}", "{}"])
+async def test_what_the_world_took_back_is_not_issued(left: str, client: Acme, web: Responder, here: Site):
+    """A name that the entry lost after it was proved is refused, or lost with the entry; with the name the order can go on."""
     order = await ready(client, web)
-    await here.apply("trust_domain: example.org\nworkloads: {payments: {dns: [payments.internal]}}\n")
+    await here.apply(f"trust_domain: example.org\nworkloads: {left}\n")
     assert problem(await client.finalize(order, Csr(["localhost"]))) == (403, "rejectedIdentifier")
+    assert await here.server.platform.ledger.live_by_name("payments", here.clock.now()) == []
+    await here.apply(ACME_WORLD)
+    assert (await client.finalize(order, Csr(["localhost"]))).status_code == 200
 
 
 async def test_what_the_platform_refuses_ends_the_order(client: Acme, web: Responder, here: Site, monkeypatch):
@@ -194,6 +200,17 @@ async def test_its_account_revokes(client: Acme, web: Responder, here: Site):
     assert problem(await revoke(client, der)) == (400, "alreadyRevoked")
 
 
+async def test_a_revocation_is_asked_for_once(client: Acme, web: Responder, here: Site):
+    """The same bytes again are refused as such, by account and by key: whoever recorded them learns nothing of what has become of it."""
+    key, url = make_key(), f"{client.base}/revoke-cert"
+    (der, _) = pem_certificates(await client.obtain(web, csr=Csr(["localhost"], key=key.private)))
+    for who, signer, status in (({"kid": client.kid}, client.key, 200), ({"jwk": key.jwk}, key, 400)):
+        header = {"url": url, "nonce": await client.nonce(), **who}
+        body = json.dumps(signer.jws({"certificate": to_base64url(der)}, header))
+        assert (await client.send(url, body)).status_code == status
+        assert problem(await client.send(url, body)) == (400, "badNonce")
+
+
 async def test_its_key_revokes(client: Acme, web: Responder, here: Site):
     """Who has a certificate's key revokes it, without an account."""
     key = make_key()
@@ -241,6 +258,7 @@ async def test_renewal_is_suggested(client: Acme, web: Responder, here: Site):
     chain = await client.obtain(web)
     leaf = facts(pem_certificates(chain)[0])
     stranger = Acme(here, here.anonymous())
+    assert problem(await stranger.get(f"/renewal-info/{CertificateId('ab' * 20, leaf.serial)}")) == (404, "malformed")
     answer = await stranger.get(f"/renewal-info/{ari(chain)}")
     start, end = (datetime.fromisoformat(answer.json()["suggestedWindow"][name]) for name in ("start", "end"))
     assert leaf.window.not_before + leaf.window.length / 2 < start < end < leaf.window.not_after

@@ -50,6 +50,7 @@ async def test_a_wildcard_is_proved_by_dns_alone(stranger: Acme):
         ({"identifiers": [{"type": "dns", "value": "localhost"}], "profile": "forever"}, (400, "invalidProfile")),
         ({"identifiers": [{"type": "dns", "value": "localhost"}], "profile": 7}, (400, "malformed")),
         ({"identifiers": [{"type": "dns", "value": "localhost"}], "notAfter": "2030-01-01T00:00:00Z"}, (400, "malformed")),
+        ({"identifiers": [{"type": "dns", "value": "localhost"}], "notBefore": "2030-01-01T00:00:00Z"}, (400, "malformed")),
         ([], (400, "malformed")),
         ("x", (400, "malformed")),
         (None, (400, "malformed")),
@@ -165,3 +166,15 @@ async def test_what_is_not_there(path: str, client: Acme):
     assert problem(await client.post(f"/challenge/{path.replace('{order}', order)}/http-01")) == (404, "malformed")
     assert problem(await client.post(f"/challenge/{order}/0/http-02")) == (404, "malformed")
     assert problem(await client.post(f"/certificate/{order}")) == (404, "malformed")
+
+
+async def test_a_challenge_is_its_accounts_own(client: Acme, here: Site):
+    """Whoever learns its URL, and has an account of the same workload, neither has it tried nor gives the order up."""
+    other = Acme(here, here.anonymous())
+    await other.register()
+    order = (await client.order()).json()
+    authorization, challenge = order["authorizations"][0], await challenge_of(client, order)
+    for url, payload in ((authorization, {"status": "deactivated"}), (challenge["url"], None), (challenge["url"], {})):
+        assert problem(await other.post(url, payload)) == (404, "malformed")
+    shown = (await client.post(authorization)).json()
+    assert (shown["status"], {one["status"] for one in shown["challenges"]}) == ("pending", {"pending"})

@@ -3,7 +3,10 @@ import json
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
+from handfast.app.server.acme.answers import Told
+from handfast.app.server.acme.requests import Desk
 from handfast.trust.acme.keys import from_base64url, to_base64url
 from handfast.trust.acme.nonces import NONCE_LIFE
 from tests.app.server.acme.client import Acme, problem
@@ -46,6 +49,16 @@ async def test_a_request_counts_once(client: Acme):
     assert problem(await client.send(url, body)) == (400, "badNonce")
 
 
+async def test_a_request_for_an_account_counts_once(stranger: Acme):
+    """Whether the account was made by it or is only looked up: whoever heard it cannot ask again."""
+    url, binding = f"{stranger.base}/new-account", stranger.bind(await stranger.make_binding())
+    for payload, status in (({"externalAccountBinding": binding}, 201), ({"onlyReturnExisting": True}, 200)):
+        header = {"url": url, "nonce": await stranger.nonce(), "jwk": stranger.key.jwk}
+        body = json.dumps(stranger.key.jws(payload, header))
+        assert (await stranger.send(url, body)).status_code == status
+        assert problem(await stranger.send(url, body)) == (400, "badNonce")
+
+
 async def test_a_second_server_knows_what_the_first_has_seen(tmp_path: Path):
     """A nonce of one server counts at another over the same database, and once for both: a restart changes nothing."""
     async with site(tmp_path) as first:
@@ -75,6 +88,13 @@ async def test_a_nonce_grows_old(client: Acme, here: Site):
 async def test_a_nonce_is_ours(nonce: str, client: Acme):
     """One that we did not make does not count."""
     assert problem(await client.post("/new-order", {}, nonce=nonce)) == (400, "badNonce")
+
+
+async def test_without_a_nonce_a_stranger_learns_nothing(stranger: Acme):
+    """Not even whether a key has an account: what somebody recorded cannot be asked again."""
+    for nonce in ("A" * 44, None):
+        answer = await stranger.post("/new-account", {"onlyReturnExisting": True}, nonce=nonce)
+        assert problem(answer) == (400, "badNonce")
 
 
 async def test_a_request_has_a_nonce(client: Acme):
@@ -131,9 +151,26 @@ async def test_a_hostile_server_cannot_pass_a_request_on(client: Acme):
     assert answer.json()["type"].endswith(":malformed")
 
 
+def test_what_stands_in_our_urls_is_a_name_of_ours_and_a_port(here: Site):
+    """They are made of what the client calls us, and go into answers and into what is compared with signed URLs."""
+    desk = Desk(here.server.platform, ["localhost"])
+
+    def base(host: str) -> str:
+        scope = {"type": "http", "headers": [(b"host", host.encode("latin-1"))], "path_params": {"domain": DOMAIN}}
+        return desk.urls(Request(scope)).base
+
+    for host in ("localhost", "LOCALHOST:14000", "localhost:", "localhost:65535"):
+        assert base(host) == f"https://{host}/acme/{DOMAIN}"
+    for host in ("", ":443", "localhost.evil.example", "localhost:x", "localhost:123456", "localhost:\xb2", "localhost:443:443",
+                 "localhost:443/acme", "evil@localhost"):  # fmt: skip
+        with pytest.raises(Told, match="does not go by that name"):
+            base(host)
+
+
 async def test_another_trust_domain_is_not_here(stranger: Acme):
     """Each has a directory of its own."""
-    assert (await stranger.api._client.get("/acme/example.com/directory")).status_code == 404
+    for path in ("directory", "new-nonce", "renewal-info/AA.AA"):
+        assert (await stranger.api._client.get(f"/acme/example.com/{path}")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -143,6 +180,7 @@ async def test_another_trust_domain_is_not_here(stranger: Acme):
         ({"alg": "HS256"}, (400, "badSignatureAlgorithm")),
         ({"alg": "RS256"}, (400, "badSignatureAlgorithm")),
         ({"alg": "ES384"}, (400, "badSignatureAlgorithm")),
+        ({"alg": "none", "kid": "https://localhost/acme/example.org/account/x"}, (400, "badSignatureAlgorithm")),
         ({"crit": ["exp"]}, (400, "malformed")),
         ({"jwk": {"kty": "EC"}}, (400, "malformed")),
         ({"kid": None}, (400, "malformed")),
@@ -158,6 +196,19 @@ async def test_another_trust_domain_is_not_here(stranger: Acme):
 async def test_a_header_is_as_it_should_be(header: dict[str, object], expected: tuple[int, str], client: Acme):
     """Anything else is refused, in words that a client acts on."""
     assert problem(await client.post("/new-order", {}, **header)) == expected
+
+
+async def test_an_account_is_named_by_its_whole_url(client: Acme):
+    """Its id alone, or below another server's name, is no kid (RFC 8555 section 6.2)."""
+    _, _, own = client.kid.rpartition("/")
+    for kid in (
+        own,
+        f"/{own}",
+        f"https://evil.example/acme/{DOMAIN}/account/{own}",
+        f"{client.kid}/",
+        f"{client.kid}?",
+    ):
+        assert problem(await client.post("/new-order", {}, kid=kid)) == (400, "accountDoesNotExist")
 
 
 async def test_an_account_signs_with_its_own_key(client: Acme):
@@ -181,11 +232,12 @@ async def test_what_was_signed_is_what_counts(client: Acme):
         ("{}", "application/jose+json", 400),
         ("", "application/jose+json", 400),
         ("[" * 30_000, "application/jose+json", 400),
+        ("x" * (64 * 1024), "application/jose+json", 400),
         ("x" * (64 * 1024 + 1), "application/jose+json", 413),
         ('{"protected":"","payload":"","signature":""}', "application/jose+json", 400),
         ('{"protected":"e30","payload":"","signature":"","header":{}}', "application/jose+json", 400),
     ],
-    ids=["media", "empty-object", "nothing", "deep", "large", "no-header", "unprotected"],
+    ids=["media", "empty-object", "nothing", "deep", "largest", "too large", "no-header", "unprotected"],
 )
 async def test_a_body_is_bounded_and_flattened(body: str, media: str, status: int, client: Acme):
     """Other forms, and more than 64 KiB, are refused."""

@@ -32,8 +32,9 @@ from handfast.trust.acme.orders import Order, Status, begin_finalizing, finalize
 from handfast.trust.acme.problems import AcmeError, Problem, problem_of
 from handfast.trust.acme.profiles import life
 from handfast.trust.acme.renewal import CertificateId, look_again, suggested_window
+from handfast.trust.csr import CsrFacts
 from handfast.trust.facts import fingerprint, pem
-from handfast.trust.plan import CsrFacts, LeafRequest
+from handfast.trust.plan import LeafRequest
 from handfast.trust.revocation import RevocationReason
 
 _REASONS = {reason.code: reason for reason in RevocationReason}

@@ -21,12 +21,18 @@ from handfast.app.server.acme.requests import Desk
 from handfast.app.server.acme.trials import Trials
 from handfast.app.server.platform import Platform
 from handfast.base.refusal import BadInput, HandfastError, Refused
+from handfast.base.spiffe import TrustDomain
 from handfast.trust.acme.problems import AcmeError, problem_of
 from handfast.trust.acme.profiles import PROFILES
 
 Serve = Callable[[Request], Awaitable[Response]]
 _RETRY_S = 5
 _PLACE = "/acme/{domain}"
+
+
+def directory_path(domain: TrustDomain) -> str:
+    """Give the path of a trust domain's directory (RFC 8555 section 7.1.1): what clients are told."""
+    return f"{_PLACE.format(domain=domain.name)}/directory"
 
 
 class AcmeServer:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.trust import der
-from handfast.trust.plan import CsrFacts, read_csr
+from handfast.trust.csr import CsrFacts, read_csr
 from tests.trust.material import csr_der, private_key, reason
 
 
