@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from handfast.app.keeping import Kept
 from handfast.app.server.messages import HostCertificateAnswer
 from handfast.base.refusal import HandfastError, Refusal, Refused
 from handfast.base.spiffe import TrustDomain
@@ -63,3 +64,8 @@ def timeless(context: ssl.SSLContext) -> ssl.SSLContext:
     """Let OpenSSL, which goes by the machine's clock, leave dates alone: what is tested goes by the fake one."""
     context.verify_flags |= NO_CHECK_TIME  # type: ignore[assignment]
     return context
+
+
+def kept(issuer: Issuer, name: str = "kept.pem") -> Kept:
+    """Keep a certificate of the issuer's beside its authority."""
+    return Kept(issuer.directory / name, issuer.clock, issuer.ask)

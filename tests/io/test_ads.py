@@ -64,7 +64,7 @@ async def talk(path: Path, method: str = DELTA) -> AsyncIterator[Any]:
 async def refusal(path: Path, request: Any, method: str = DELTA) -> GRPCError:
     """Send one request to a new server, and give the error that ends the stream."""
     server = AdsServer()
-    server.publish({ROUTE: {"r": route("x")}})
+    server.put(server.prepare({ROUTE: {"r": route("x")}}))
     await server.start(path)
     try:
         async with talk(path, method) as stream:
@@ -116,7 +116,7 @@ async def test_a_burst_of_publications_is_coalesced(tmp_path: Path):
         while not server._sessions:
             await asyncio.sleep(0.01)
         for i in range(50):
-            server.publish({ROUTE: {"r": route(f"body {i}")}})
+            server.put(server.prepare({ROUTE: {"r": route(f"body {i}")}}))
         response = await stream.recv_message()
         assert b"body 49" in response.resources[0].resource.value
         await stream.cancel()
@@ -128,7 +128,7 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_end(tmp_path: Pa
     server = AdsServer()
     big = route("x")
     big["virtual_hosts"][0]["request_headers_to_remove"] = ["v" * 10_000] * 2000
-    server.publish({ROUTE: {"r": big}})
+    server.put(server.prepare({ROUTE: {"r": big}}))
     await server.start(tmp_path / "s")
     wide = Configuration(http2_connection_window_size=1 << 30, http2_stream_window_size=1 << 30)
     channel = Channel(path=str(tmp_path / "s"), config=wide)
@@ -154,6 +154,6 @@ async def _is_stuck(server: AdsServer) -> bool:
 async def test_nobody_connected_acknowledges_nothing():
     """Without an Envoy there must be no acknowledgement, and no endless wait for one."""
     server = AdsServer()
-    digest = server.publish({ROUTE: {"r": route("x")}})
+    digest = server.put(server.prepare({ROUTE: {"r": route("x")}}))
     assert server.acknowledged == ""
     assert not await server.wait_acknowledged(digest, 0.01)

@@ -115,9 +115,9 @@ def test_what_has_not_changed_is_not_encoded_again():
 def test_a_bad_publication_leaves_the_one_before():
     """What was published last must stay when the next cannot be encoded."""
     server = AdsServer()
-    digest = server.publish({ROUTE: {"r": route("a")}})
+    digest = server.put(server.prepare({ROUTE: {"r": route("a")}}))
     with pytest.raises(BadInput):
-        server.publish({ROUTE: {"r": {"name": "r", "nonsense": 1}}})
+        server.put(server.prepare({ROUTE: {"r": {"name": "r", "nonsense": 1}}}))
     assert server.digest == digest
 
 

@@ -74,9 +74,9 @@ async def test_envoy_takes_what_is_published_and_each_change_of_it(tmp_path: Pat
     port = free_port()
     async with platform(tmp_path) as (server, _):
         for body in ("one", "two", "three"):
-            assert await server.wait_acknowledged(server.publish(world(port, body)), LIMIT)
+            assert await server.wait_acknowledged(server.put(server.prepare(world(port, body))), LIMIT)
             assert await fetch(port) == body
-        assert await server.wait_acknowledged(server.publish({}), LIMIT)
+        assert await server.wait_acknowledged(server.put(server.prepare({})), LIMIT)
         assert await eventually(lambda: _closed(port))
 
 
@@ -91,11 +91,11 @@ async def test_a_listener_that_envoy_refuses_is_reported_and_the_old_one_serves_
     async with platform(tmp_path) as (server, envoy):
         rejected: list[Rejected] = []
         server.on_rejected(rejected.append)
-        good = server.publish(world(port, "good"))
+        good = server.put(server.prepare(world(port, "good")))
         assert await server.wait_acknowledged(good, LIMIT)
         bad = world(port, "good", manager={"stat_prefix": ""})
         bad[LISTENER]["other"] = listener(free_port(), name="other")
-        assert not await server.wait_acknowledged(server.publish(bad), 0.5)
+        assert not await server.wait_acknowledged(server.put(server.prepare(bad)), 0.5)
         assert [(r.type_url, r.names) for r in rejected] == [(LISTENER, ("l",))]
         assert "StatPrefix" in rejected[0].message
         assert server.acknowledged == good
@@ -103,7 +103,7 @@ async def test_a_listener_that_envoy_refuses_is_reported_and_the_old_one_serves_
         os.kill(envoy.pid, 9)
         assert await eventually(lambda: _serves(port, "good"))
         assert len(rejected) == 1
-        assert await server.wait_acknowledged(server.publish(world(port, "mended")), LIMIT)
+        assert await server.wait_acknowledged(server.put(server.prepare(world(port, "mended"))), LIMIT)
         assert await fetch(port) == "mended"
 
 
@@ -116,17 +116,17 @@ async def test_envoy_serves_on_without_the_server_and_finds_the_next_one(tmp_pat
     """A restart of the server must cost no request, and send nothing that Envoy has."""
     port = free_port()
     async with platform(tmp_path) as (server, envoy):
-        digest = server.publish(world(port, "one"))
+        digest = server.put(server.prepare(world(port, "one")))
         assert await server.wait_acknowledged(digest, LIMIT)
         updates = await envoy.admin.stats("listener_manager.lds.update_success")
         await server.stop()
         assert await fetch(port) == "one"
         second = AdsServer()
-        assert second.publish(world(port, "one")) == digest
+        assert second.put(second.prepare(world(port, "one"))) == digest
         await second.start(tmp_path / "ads.sock")
         assert await second.wait_acknowledged(digest, LIMIT)
         assert await envoy.admin.stats("listener_manager.lds.update_success") == updates
-        assert await second.wait_acknowledged(second.publish(world(port, "two")), LIMIT)
+        assert await second.wait_acknowledged(second.put(second.prepare(world(port, "two"))), LIMIT)
         assert await fetch(port) == "two"
         await second.stop()
 
@@ -140,7 +140,7 @@ async def test_a_resource_of_several_mebibytes_arrives(tmp_path: Path):
         {"header": {"key": f"x-{i}", "value": "v" * 10_000}} for i in range(600)
     ]
     async with platform(tmp_path) as (server, _):
-        assert await server.wait_acknowledged(server.publish(big), LIMIT)
+        assert await server.wait_acknowledged(server.put(server.prepare(big)), LIMIT)
 
 
 @pytest.mark.e2e
@@ -150,7 +150,7 @@ def test_it_works_on_uvloop(tmp_path: Path):
     async def story() -> None:
         port = free_port()
         async with platform(tmp_path) as (server, envoy):
-            assert await server.wait_acknowledged(server.publish(world(port, "one")), LIMIT)
+            assert await server.wait_acknowledged(server.put(server.prepare(world(port, "one"))), LIMIT)
             os.kill(envoy.pid, 9)
             assert await eventually(lambda: _serves(port, "one"))
 
@@ -164,6 +164,6 @@ async def test_clusters_come_too(tmp_path: Path):
     port = free_port()
     cluster = {"name": "c", "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": "c"}}
     async with platform(tmp_path) as (server, envoy):
-        digest = server.publish({CLUSTER: {"c": cluster}, **world(port, "x")})
+        digest = server.put(server.prepare({CLUSTER: {"c": cluster}, **world(port, "x")}))
         assert await server.wait_acknowledged(digest, LIMIT)
         assert "c::" in (await envoy.admin.get("/clusters")).text

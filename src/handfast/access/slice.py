@@ -41,8 +41,7 @@ class Slice:
     @property
     def is_long(self) -> bool:
         """Whether so much stands in it that work on it takes long: more than some thousand entries in all."""
-        partners = sum(len(one.serials) for lists in self.world.lists.values() for one in lists)
-        return len(self.denied) + partners > _FEW or sum(map(len, self.crls)) > _FEW * 64
+        return len(self.denied) + self.world.listed > _FEW or sum(map(len, self.crls)) > _FEW * 64
 
     def denies(self, fingerprint: str) -> bool:
         """Tell whether a certificate (by its SHA-256) is among the ``denied``. They are in order, and may be a million."""

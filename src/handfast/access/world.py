@@ -27,3 +27,8 @@ class World:
     issuance: Profile = LEAF
     authorities: Mapping[str, ForeignAuthority] = field(default_factory=dict)
     lists: Mapping[str, tuple[RevocationList, ...]] = field(default_factory=dict)
+
+    @property
+    def listed(self) -> int:
+        """How many serials stand in the ``lists``."""
+        return sum(len(one.serials) for lists in self.lists.values() for one in lists)

@@ -13,6 +13,9 @@ from handfast.app.domains import DIRECTORY
 from handfast.app.server.acme.service import directory_path
 from handfast.app.server.build import Server
 from handfast.app.server.est import BASE
+from handfast.io.authority_files import AUTHORITY
+from handfast.io.databases import LEDGER
+from handfast.sdk.sockets import place_of
 
 _HERE = "localhost"
 
@@ -31,13 +34,13 @@ def _trust_domain(server: Server, data: Path, operators: str) -> Iterator[str]:
     sealed = server.platform.authority.sealed
     keys = "sealed" if sealed else "not sealed: --passphrase-file seals those of a new data directory"
     yield f"  trust domain  {domain}"
-    yield f"  authority     {data / 'authority'}, keys {keys}"
-    yield f"  database      {server.config.database or data / 'ledger.sqlite'}"
+    yield f"  authority     {data / AUTHORITY}, keys {keys}"
+    yield f"  database      {server.config.database or data / LEDGER}"
     yield f"  API           {server.url}{operators}"
     yield f"  ACME          {base}{directory_path(domain)}"
     yield f"  EST           {base}{BASE}"
     yield from _status(server)
-    yield f"  metrics       http://{_written(server.config.admin[0], server.admin_address[1])}/metrics"
+    yield f"  metrics       http://{place_of(server.config.admin[0], server.admin_address[1])}/metrics"
 
 
 def _base(server: Server) -> str:
@@ -50,8 +53,4 @@ def _status(server: Server) -> Iterator[str]:
     url = server.config.status.url
     if port:
         named = f"certificates name {url}" if url else "no certificate names it"
-        yield f"  status        http://{_written(host, port)} (CRLs, OCSP); {named}"
-
-
-def _written(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"  # RFC 3986 section 3.2.2
+        yield f"  status        http://{place_of(host, port)} (CRLs, OCSP); {named}"

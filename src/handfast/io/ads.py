@@ -97,26 +97,21 @@ class AdsServer:
         """Have ``callback`` called with each resource that Envoy refuses. It must not raise."""
         self._callbacks.append(callback)
 
-    def publish(self, publication: Publication) -> str:
-        """Make ``publication`` (type URL, then name, then the resource in protobuf's JSON form) what Envoy is to hold.
-
-        Gives its digest. The digest does not change unless a resource does. Unchanged resources are neither encoded nor sent.
-
-        Raises:
-            BadInput: a resource cannot be encoded, or refers to one that is not there. What was published before stays.
-        """
-        return self.put(self.prepare(publication))
-
     def prepare(self, publication: Publication) -> Snapshot:
-        """Encode ``publication`` as `publish` does, and send nothing yet. May be called in a thread, one call after the other.
+        """Encode ``publication`` (type URL, then name, then the resource in protobuf's JSON form), and send nothing yet.
+
+        Unchanged resources are not encoded again. May be called in a thread, one call after the other.
 
         Raises:
-            BadInput: as `publish`.
+            BadInput: a resource cannot be encoded, or refers to one that is not there.
         """
         return self._encoder.snapshot(publication)
 
     def put(self, snapshot: Snapshot) -> str:
-        """Make what was prepared what Envoy is to hold; gives its digest."""
+        """Make what was prepared what Envoy is to hold; gives its digest, which does not change unless a resource does.
+
+        Unchanged resources are not sent.
+        """
         self._snapshot = snapshot
         for session in self._sessions:
             session.wake.set()

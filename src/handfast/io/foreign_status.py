@@ -171,7 +171,8 @@ class ForeignStatus:
         text = "".join(pem(der, "X509 CRL") for der in kept).encode()
         if len(text) > MOST_KEPT_BYTES:
             raise BadInput(
-                f"its lists are larger than {MOST_KEPT_BYTES} bytes together, and would not outlive a restart"
+                f"its lists are larger than {MOST_KEPT_BYTES} bytes together, and would not outlive a restart",
+                hint="have the authority leave expired certificates out of them, or name fewer of its CAs",
             )
         private_directory(self._directory)
         write(self._path(authority), text, 0o600)

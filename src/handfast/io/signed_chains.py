@@ -249,14 +249,14 @@ def _known_root(place: Place, signed: Signed, lists: list[str]) -> Path | None:
     held = Path(root.directory) / authority_files.ROOT_CRL
     if held.exists():
         known = x509.load_pem_x509_crl(authority_files.root_crl(held, signed.root_der).encode())
-        refuse_older(x509.load_pem_x509_crl(lists[-1].encode()), known.last_update_utc)
+        refuse_older(x509.load_pem_x509_crl(lists[-1].encode()), known.last_update_utc, key="--root-crl")
     return Path(root.directory)
 
 
 # Revocation lists
 
 
-def refuse_older(new: x509.CertificateRevocationList, known: datetime) -> None:
+def refuse_older(new: x509.CertificateRevocationList, known: datetime, *, key: str = "") -> None:
     """Refuse a list that is older than the newest one here, of ``known``: what was revoked since would be good again.
 
     Raises:
@@ -265,7 +265,7 @@ def refuse_older(new: x509.CertificateRevocationList, known: datetime) -> None:
     if new.last_update_utc < known:
         raise BadInput(
             f"this revocation list is of {new.last_update_utc:%Y-%m-%d %H:%M}, and older than the one that is here",
-            key="--root-crl",
+            key=key,
             hint=f"have its keeper sign a new one; here is that of {known:%Y-%m-%d %H:%M}",
         )
 

@@ -14,7 +14,7 @@ async def abreast() -> None:
     """Wait until all whose turn it is have done as much as the caller.
 
     Many who do the same work go through it in step then, stage by stage. A processor that does one thing fifty times finds code
-    and tables in its caches; signatures alone read 150 kB of tables, and whatever comes between two of them starts cold.
+    and tables in its caches; signatures read large tables, and whatever comes between two of them starts cold.
     """
     await asyncio.sleep(0)
 

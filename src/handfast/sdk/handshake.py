@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 from handfast.sdk.limits import OFFERED_BYTES, Limits
 from handfast.sdk.offered import CERTIFICATE, CLIENT_HELLO, SERVER_HELLO, offered_chain, server_name
+from handfast.sdk.sockets import place_of
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -209,7 +210,7 @@ def _place(ask: Callable[[], Any]) -> str:
         host, port = ask()[:2]
     except OSError:
         return ""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return place_of(host, port)
 
 
 def _reason(failure: Exception) -> str:

@@ -42,6 +42,11 @@ class Peer(NamedTuple):
     pid: int
 
 
+def place_of(host: str, port: int) -> str:
+    """Write an address and a port as in a URL (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def bind_tcp(host: str, port: int) -> socket.socket:
     """Listen on a TCP address; port 0 takes any free one. ``::`` takes IPv4 as well.
 
@@ -50,7 +55,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     """
     both = host == "::" and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    place = place_of(host, port)
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:

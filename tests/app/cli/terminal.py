@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import sys
@@ -49,6 +50,11 @@ def run(*words: str, **environment: str) -> Shown:
             code = ended.code or 0
     assert isinstance(code, int)
     return Shown(_text(out), _text(err), code)
+
+
+async def handfast(*words: str, **environment: str) -> Shown:
+    """Run a command beside the server."""
+    return await asyncio.to_thread(run, *words, **environment)
 
 
 def _text(stream: io.TextIOWrapper) -> str:

@@ -1,8 +1,5 @@
-import asyncio
 import json
-from collections.abc import AsyncIterator
 from ipaddress import ip_network
-from pathlib import Path
 
 import pytest
 
@@ -10,39 +7,32 @@ from handfast.app.cli.challenges import look_settings
 from handfast.base.refusal import BadInput
 from handfast.io.acme_challenges import LookSettings
 from handfast.trust.acme.keys import from_base64url
-from tests.app.cli.terminal import Shown, run
-from tests.app.sites import Site, site
+from tests.app.cli.terminal import handfast
+from tests.app.sites import Site
 
 
 @pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        await running.apply()
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    return await asyncio.to_thread(run, "acme", *words)
+async def here(here: Site) -> Site:
+    """Give a running control plane with a world."""
+    await here.apply()
+    return here
 
 
 @pytest.mark.usefixtures("here")
 async def test_a_key_is_shown_once():
     """When it is made, with where to use it; the list has its id, and never its secret."""
-    shown = await handfast("key", "payments", "--json")
+    shown = await handfast("acme", "key", "payments", "--json")
     made = json.loads(shown.out)
     assert len(from_base64url(made["hmac_key"])) == 32
     assert made["directory"] == "/acme/example.org/directory"
     text = await handfast(
-        "key", "wiki", "--domains", "wiki.internal, www.wiki.internal", "--accounts", "3", "--ttl", "1h"
+        "acme", "key", "wiki", "--domains", "wiki.internal, www.wiki.internal", "--accounts", "3", "--ttl", "1h"
     )
     assert text.out.startswith("for wiki, 3 x, until ")
     assert "https://SERVER/acme/example.org/directory" in text.out
-    listed = await handfast("list")
+    listed = await handfast("acme", "list")
     assert f"{made['key_id']}  payments  1 x" in listed.out
-    assert made["hmac_key"] not in listed.out + (await handfast("list", "--json")).out
+    assert made["hmac_key"] not in listed.out + (await handfast("acme", "list", "--json")).out
 
 
 @pytest.mark.usefixtures("here")
@@ -59,7 +49,7 @@ async def test_a_key_is_shown_once():
 )
 async def test_what_cannot_be_done_is_told(words: tuple[str, ...], code: int, said: str):
     """With the exit code of its kind."""
-    shown = await handfast(*words)
+    shown = await handfast("acme", *words)
     assert (shown.code, shown.out) == (code, "")
     assert said in shown.err
 

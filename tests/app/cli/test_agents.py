@@ -1,29 +1,12 @@
 """``handfast agent`` against a real server."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from handfast.trust.joining import Grant
-from tests.app.cli.terminal import Shown, run
-from tests.app.sites import Site, site
-
-
-@pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    """Run a command beside the server."""
-    return await asyncio.to_thread(run, *words)
+from tests.app.cli.terminal import handfast
+from tests.app.sites import Site
 
 
 @pytest.mark.parametrize(

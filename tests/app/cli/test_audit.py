@@ -1,32 +1,23 @@
-import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.app.cli.terminal import Shown, run
-from tests.app.sites import Site, site
+from tests.app.cli.terminal import handfast
+from tests.app.sites import Site
 
 LEDGER = Path(".handfast/ledger.sqlite")
 ROOT = ".handfast/authority/root.pem"
 
 
 @pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+async def here(here: Site) -> Site:
     """Give a running control plane with some events."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        for n in range(4):
-            await running.issue(f"w{n}")
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    return await asyncio.to_thread(run, *words)
+    for n in range(4):
+        await here.issue(f"w{n}")
+    return here
 
 
 def tamper(*statements: str) -> None:

@@ -1,4 +1,3 @@
-import asyncio
 import json
 from pathlib import Path
 
@@ -9,12 +8,8 @@ from handfast.app.server.messages import RevocationAnswer, RevocationRequest
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refused
 from handfast.io.sealed import Passphrase
-from tests.app.cli.terminal import Shown, run
+from tests.app.cli.terminal import handfast
 from tests.app.sites import Site, site
-
-
-async def handfast(*words: str) -> Shown:
-    return await asyncio.to_thread(run, *words)
 
 
 async def revoke(here: Site, serial: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from handfast.base.spiffe import TrustDomain
 from handfast.io.credentials import new_key
 from handfast.io.postgres_session import Address
 from handfast.io.sealed import Passphrase
-from tests.app.cli.terminal import Shown, run
+from tests.app.cli.terminal import handfast
 from tests.app.sites import DOMAIN
 from tests.support.clock import FakeClock
 from tests.support.postgres import PostgresServer
@@ -32,10 +31,6 @@ from tests.support.postgres_fixtures import postgres
 
 __all__ = ["postgres"]
 PASSPHRASE = Passphrase(b"0123456789abcdef")
-
-
-async def handfast(*words: str) -> Shown:
-    return await asyncio.to_thread(run, *words)
 
 
 @asynccontextmanager

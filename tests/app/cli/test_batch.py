@@ -1,9 +1,7 @@
 """Many certificates by one command."""
 
-import asyncio
 import io
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,21 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from handfast.app.server.batch_messages import MOST_IN_BATCH
-from tests.app.cli.terminal import Shown, run
-from tests.app.sites import DOMAIN, Site, site
-
-
-@pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    return await asyncio.to_thread(run, *words)
+from tests.app.cli.terminal import handfast
+from tests.app.sites import DOMAIN, Site
 
 
 async def issued(here: Site) -> set[str]:

@@ -1,30 +1,19 @@
 """``handfast est`` against a real server."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from handfast.base.reasons import Reason
-from tests.app.cli.terminal import Shown, run
-from tests.app.sites import Site, site
+from tests.app.cli.terminal import handfast
+from tests.app.sites import Site
 
 
 @pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        await running.apply()
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    """Run a command beside the server."""
-    return await asyncio.to_thread(run, *words)
+async def here(here: Site) -> Site:
+    """Give a running control plane with a world."""
+    await here.apply()
+    return here
 
 
 async def test_a_token_is_printed_alone(here: Site):

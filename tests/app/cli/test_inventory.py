@@ -1,4 +1,3 @@
-import asyncio
 import csv
 import io
 import json
@@ -14,23 +13,10 @@ from handfast.app.cli.inventory import _show_table
 from handfast.app.cli.tables import Columns, csv_line, table
 from handfast.app.server.inventory_messages import InventoryRow
 from handfast.trust.facts import facts
-from tests.app.cli.terminal import Shown, run
+from tests.app.cli.terminal import handfast
 from tests.app.server.status_sites import status_site
-from tests.app.sites import Site, site
+from tests.app.sites import Site
 from tests.support.pki import Pki
-
-
-@pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    return await asyncio.to_thread(run, *words)
 
 
 async def test_a_day_with_others_certificates(here: Site):

@@ -1,30 +1,15 @@
-import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from handfast.base.reasons import Reason
 from handfast.io.database import step
-from tests.app.cli.terminal import Shown, run
-from tests.app.sites import Site, site
+from tests.app.cli.terminal import handfast
+from tests.app.sites import Site
 from tests.support.ledger import revoked_live
 from tests.support.pki import Pki
-
-
-@pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    return await asyncio.to_thread(run, *words)
 
 
 async def revoked(here: Site) -> set[str]:

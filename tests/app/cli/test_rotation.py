@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -13,22 +13,8 @@ from handfast.app.server.messages import CertificateAnswer, RenewRequest
 from handfast.io.credentials import new_key
 from handfast.io.files import read
 from handfast.trust.rotation import SETTLE
-from tests.app.cli.terminal import Shown, run, steady
+from tests.app.cli.terminal import handfast, steady
 from tests.app.sites import Site, site
-
-
-@pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        yield running
-
-
-async def handfast(*words: str) -> Shown:
-    """Run a command beside the server."""
-    return await asyncio.to_thread(run, *words)
 
 
 async def settle(here: Site) -> None:

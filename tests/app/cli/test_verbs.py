@@ -1,8 +1,7 @@
 """The verbs against a real server: what they print, what they write, how they end."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,26 +11,18 @@ from handfast.base.events import RequestDenied
 from handfast.base.reasons import Reason
 from handfast.io.credentials import Credential
 from handfast.trust.facts import pem_certificates
-from tests.app.cli.terminal import Shown, run, steady
-from tests.app.sites import DOMAIN, WORLD, Site, site
+from tests.app.cli.terminal import Shown, handfast, run, steady
+from tests.app.sites import DOMAIN, WORLD, Site
 from tests.support.clock import START
 
 Run = Callable[..., Awaitable[Shown]]
 
 
 @pytest.fixture
-async def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    """Give a running control plane, over the data directory that the commands look for here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "world.yaml").write_text(WORLD)
-    (tmp_path / ".handfast").mkdir(0o700)
-    async with site(tmp_path / ".handfast") as running:
-        yield running
-
-
-async def handfast(*words: str, **environment: str) -> Shown:
-    """Run a command beside the server."""
-    return await asyncio.to_thread(run, *words, **environment)
+async def here(here: Site) -> Site:
+    """Give a running control plane, and a world beside it."""
+    Path("world.yaml").write_text(WORLD)
+    return here
 
 
 @pytest.mark.usefixtures("here")

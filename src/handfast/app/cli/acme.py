@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from handfast.access.values import duration
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.lifetimes import lifetime
 from handfast.app.cli.reaching import ask
 from handfast.app.cli.tables import moment
 from handfast.app.client import Api
@@ -19,7 +20,6 @@ from handfast.app.server.acme.messages import (
     AcmeListAnswer,
 )
 from handfast.app.server.messages import ENCODER, Nothing
-from handfast.base.refusal import BadInput
 from handfast.doctor.report import escaped
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,9 +44,7 @@ def key(
       handfast acme key payments
       handfast acme key wiki --domains wiki.internal,www.wiki.internal --ttl 1h
     """
-    life = int(duration(ttl).total_seconds())
-    if not 60 <= life <= LONGEST_BINDING_S:
-        raise BadInput("a key lives from one minute to 30 days", key="--ttl")
+    life = lifetime("a key", ttl, timedelta(minutes=1), timedelta(seconds=LONGEST_BINDING_S))
     names = [one.strip() for one in domains.split(",") if one.strip()]
     request = AcmeKeyRequest(name=name, domains=names, accounts=accounts, ttl_seconds=life)
 

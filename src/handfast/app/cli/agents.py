@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from handfast.access.values import duration
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.lifetimes import lifetime
 from handfast.app.cli.reaching import ask
 from handfast.app.cli.tables import moment
 from handfast.app.client import Api
 from handfast.app.server.messages import ENCODER, TokenAnswer, TokenRequest
-from handfast.base.refusal import BadInput
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_SHORTEST_S, _LONGEST_S = 10, 7 * 86400
 
 
 def token(
@@ -38,9 +37,7 @@ def token(
       handfast agent token
       handfast agent token --name edge-7 --ttl 15m
     """
-    life = int(duration(ttl).total_seconds())
-    if not _SHORTEST_S <= life <= _LONGEST_S:
-        raise BadInput("a token lives from 10 seconds to 7 days", key="--ttl")
+    life = lifetime("a token", ttl, timedelta(seconds=10), timedelta(days=7))
     request = TokenRequest(name=name or None, ttl_seconds=life)
 
     async def work(api: Api) -> TokenAnswer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
-from handfast.access.values import duration
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.lifetimes import lifetime
 from handfast.app.cli.reaching import ask
 from handfast.app.cli.tables import moment
 from handfast.app.client import Api
@@ -18,10 +19,8 @@ from handfast.app.server.messages import (
     EnrolmentWithdrawalAnswer,
     EnrolmentWithdrawalRequest,
 )
-from handfast.base.refusal import BadInput
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_SHORTEST_S, _LONGEST_S = 10, 30 * 86400
 
 
 def token(
@@ -42,9 +41,7 @@ def token(
       handfast est token sensor
       handfast est token sensor --uses 50 --ttl 7d
     """
-    life = int(duration(ttl).total_seconds())
-    if not _SHORTEST_S <= life <= _LONGEST_S:
-        raise BadInput("a token lives from 10 seconds to 30 days", key="--ttl")
+    life = lifetime("a token", ttl, timedelta(seconds=10), timedelta(days=30))
     request = EnrolmentTokenRequest(name=name, uses=uses, ttl_seconds=life)
 
     async def work(api: Api) -> EnrolmentTokenAnswer:

@@ -33,7 +33,7 @@ class Rate(NamedTuple):
 
 
 EVENTS = Rate(burst=1_000_000, a_second=200.0)
-"""A quarter of an hour of a thousand a second, or what a gateway has to tell that was cut off for days; then 17 million a day."""
+"""Twenty minutes of a thousand a second, or what a gateway has to tell that was cut off for days; then 17 million a day."""
 FINDINGS = Rate(burst=1_000, a_second=1.0)
 
 

@@ -107,7 +107,8 @@ class Slices:
         return world
 
     async def _give(self, make: Callable[[], Slice], rows: Rows) -> None:
-        slice_, body = await off_loop.run(_made, make, long=self._is_long())
+        long = len(self.denied) + self.world.listed > off_loop.MANY
+        slice_, body = await off_loop.run(_made, make, long=long)
         if (new := coming(rows)) and new.stage is Stage.PUBLISHED:
             await self._rotations.note_slice(slice_.digest, new.number)  # before any agent can acknowledge it
         self.current.publish(PreparedSlice(slice_.digest, body))
@@ -124,18 +125,11 @@ class Slices:
         now = self._clock.now()
         if not revoked.listed and not self._authorities.revoked(now):
             return ()
-        above = self._authorities.root_crls()
-        return (
-            *above,
-            *[
-                await self._lists.list_of(one, revoked.by(one.issuer_facts.key_id.hex()), revision, now)
-                for one in delivered
-            ],
-        )
-
-    def _is_long(self) -> bool:
-        entries = sum(len(one.serials) for lists in self.world.lists.values() for one in lists)
-        return len(self.denied) + entries > off_loop.MANY
+        issued = [
+            await self._lists.list_of(one, revoked.by(one.issuer_facts.key_id.hex()), revision, now)
+            for one in delivered
+        ]
+        return (*self._authorities.root_crls(), *issued)
 
     def faults(self, _: datetime) -> dict[str, Refusal]:
         """Give what is wrong with authorities of others, by name: none is looked after here."""
