@@ -13,11 +13,26 @@ from pathlib import Path
 
 from bench.gateway import report
 from bench.gateway.client import Client, context
-from bench.gateway.measure import Kind, Samples, measure
-from bench.gateway.servers import BY_NAME, CLIENT, PEERS, PLAIN, Server, handfast, missing, plain_envoy, site, world
+from bench.gateway.measure import Kind, Samples, measure, pairs
+from bench.gateway.servers import (
+    BY_NAME,
+    CLIENT,
+    HANDFAST,
+    PEERS,
+    PLAIN,
+    Server,
+    handfast,
+    missing,
+    plain_envoy,
+    site,
+    world,
+)
 from bench.support import cores, free_port, keep, listens, machine, platform, process, wait_for
 
-WARM_UP = 25
+WARM_UP = 250
+"""Connections before anything is measured: by then Envoy's Lua has compiled what it compiles."""
+PAIRS = 600
+"""How often Handfast and the Envoy of the first limit do the same work right after one another."""
 
 
 def kinds(connections: int, requests: int) -> tuple[Kind, ...]:
@@ -33,15 +48,17 @@ def kinds(connections: int, requests: int) -> tuple[Kind, ...]:
 def main() -> int:
     """Run; 1 where a limit is not kept."""
     options = _options()
-    rounds, work = (3, kinds(40, 500)) if options.quick else (options.rounds, kinds(150, 3000))
+    rounds, times, work = (3, 40, kinds(40, 500)) if options.quick else (options.rounds, PAIRS, kinds(150, 3000))
     absent = missing()
     if absent and os.environ.get("CI", "").lower() in {"1", "true"}:
         raise SystemExit(f"not installed: {', '.join(absent)}")
     with tempfile.TemporaryDirectory(prefix="handfast-bench-") as name, ExitStack() as stack:
-        samples = measure(work, _clients(Path(name), stack), rounds)
-    verdicts = list(report.verdicts(samples))
+        clients = _clients(Path(name), stack)
+        paired = pairs(work[0], clients[HANDFAST]["1.3"], clients[BY_NAME]["1.3"], times)
+        samples = measure(work, clients, rounds)
+    verdicts = list(report.verdicts(samples, paired))
     _show(samples, verdicts, absent, rounds, work)
-    _keep(samples, verdicts)
+    _keep(samples, paired, verdicts)
     return 0 if all(verdict.kept for verdict in verdicts) else 1
 
 
@@ -99,9 +116,10 @@ def _show(
     print(*verdicts, sep="\n")
 
 
-def _keep(samples: Samples, verdicts: list[report.Verdict]) -> None:
+def _keep(samples: Samples, paired: list[tuple[float, float]], verdicts: list[report.Verdict]) -> None:
     plain = {kind: {name: [asdict(one) for one in taken] for name, taken in by.items()} for kind, by in samples.items()}
-    path = keep("gateway", {"machine": machine(), "samples": plain, "verdicts": [asdict(one) for one in verdicts]})
+    found = {"samples": plain, "pairs": paired, "verdicts": [asdict(one) for one in verdicts]}
+    path = keep("gateway", {"machine": machine(), **found})
     print(f"\nsamples in {path}")
 
 

@@ -19,6 +19,8 @@ REST_S = 1.1
 LOOKS, LOOK_S, QUIET_NS = 15, 0.1, 1_500_000
 """How often to look after that whether the work beside a server has ended, how far apart, and what counts as nothing."""
 IDLE_S = 5.0
+PAIR, PAIR_BEFORE, PAIR_SETTLE_S = 15, 3, 0.005
+"""How much a server does in a pair, how much before that to have its caches back, and how long it may still work after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,30 @@ def measure(kinds: Sequence[Kind], clients: Clients, rounds: int) -> Samples:
             for name in names[first:] + names[:first]:
                 samples[kind.name][name].append(_sample(kind, clients[name][kind.version], idle))
     return samples
+
+
+def pairs(kind: Kind, above: Client, below: Client, times: int) -> list[tuple[float, float]]:
+    """Have two servers do a little of a kind of work right after one another; give µs of processor time an operation, of both.
+
+    What disturbs a machine lasts longer than such a pair, so that each ratio says more than one of a round. Nothing is waited for
+    between the two: a process that works beside one of them disturbs both alike.
+    """
+    taken = []
+    for turn in range(times):
+        first, second = (above, below) if turn % 2 else (below, above)
+        spent = {client.server.name: _brief(kind, client) for client in (first, second)}
+        taken.append((spent[above.server.name], spent[below.server.name]))
+    return taken
+
+
+def _brief(kind: Kind, client: Client) -> float:
+    kind.begin(client)
+    kind.work(client, PAIR_BEFORE)
+    time.sleep(PAIR_SETTLE_S)
+    before = cpu_ns(client.server.serving)
+    kind.work(client, PAIR)
+    time.sleep(PAIR_SETTLE_S)
+    return (cpu_ns(client.server.serving) - before) / PAIR / 1000
 
 
 def _sample(kind: Kind, client: Client, idle: Mapping[int, float]) -> Sample:

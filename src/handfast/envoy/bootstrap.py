@@ -23,7 +23,8 @@ UNCOUNTED: dict[str, object] = {
             "patterns": [
                 {
                     "safe_regex": {
-                        "regex": r"(listener|cluster)\..*(\.ssl\.(ciphers|curves|sigalgs|versions)\..*|cx_length_ms)"
+                        "regex": r"(listener|cluster|http)\..*(\.ssl\.(ciphers|curves|sigalgs|versions)\..*|cx_length_ms)"
+                        r"|listener\..*\.connections_accepted_per_socket_event|tls_inspector\.bytes_processed"
                     }
                 }
             ]
