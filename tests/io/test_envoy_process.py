@@ -185,7 +185,6 @@ async def test_an_envoy_that_is_killed_is_reported_and_started_again(tmp_path: P
         assert await eventually(lambda: envoy.pid not in {None, first})
         assert await envoy.wait_ready(LIMIT)
         assert [e.how for e in heard] == ["signal SIGKILL"]
-        assert envoy.restarts == 1
     assert not is_alive(first)
 
 

@@ -95,6 +95,7 @@ class Reason(StrEnum):
     AGENT_RESERVED = "agent.reserved-name"
     AGENT_NAME_TAKEN = "agent.name-taken"
     AGENT_REVOKED = "agent.certificate-revoked"
+    AGENT_EXPIRED = "agent.certificate-expired"
     ISSUANCE_KEY_NOT_ALLOWED = "issuance.key-not-allowed"
     ISSUANCE_BAD_PROOF = "issuance.bad-proof-of-possession"
     ISSUANCE_KEY_COMPROMISED = "issuance.key-compromised"
@@ -303,6 +304,8 @@ def _table() -> dict[Reason, Explanation]:
          "choose another name; if this is the agent's host, made anew, make a token for its name (handfast agent token --name NAME)"),
         (Reason.AGENT_REVOKED, server, "the agent's own certificate was revoked, so the server tells it nothing any more",
          "if it is to come back: stop it, remove its identity.pem, and start it with a token made for its name; 'handfast up' makes that itself"),
+        (Reason.AGENT_EXPIRED, server, "the agent's own certificate has expired, as the agent was away when it was to be renewed",
+         "if it is to come back: start it with a token made for its name ('handfast agent token --name NAME')"),
         (Reason.ISSUANCE_KEY_NOT_ALLOWED, client, "the key in the request is not allowed",
          "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 4096 bits"),
         (Reason.ISSUANCE_BAD_PROOF, client, "the request is not signed with the key that it names",
@@ -336,7 +339,7 @@ def _table() -> dict[Reason, Explanation]:
         (Reason.TOKEN_NOT_VALID, client, "the token is unknown, used or expired",
          "make a new one; a join token works once, and one that was made for a name works for that name alone"),
         (Reason.NOT_FOUND, client, "there is no such thing",
-         "list what there is with 'handfast cert list' or 'handfast events'"),
+         "list what there is with 'handfast cert list', 'handfast events' or 'handfast export --list'"),
         (Reason.ALREADY_REVOKED, client, "it is revoked already", "nothing is to be done"),
         (Reason.ACME_NAME_NOT_FOUND, client, "the name to be proved was not found in DNS",
          "let the server's resolver know the name (or its _acme-challenge TXT record); --acme resolver=ADDRESS names another resolver"),

@@ -128,7 +128,6 @@ class EnvoyProcess:
         for, and must not raise.
         """
         self.admin = EnvoyAdmin(directory / "admin.sock")
-        self.restarts = 0
         self._binary = find_envoy(binary)
         self._config = directory / "bootstrap.json"
         pipe = {"path": str(directory / "admin.sock"), "mode": 0o600}
@@ -220,7 +219,6 @@ class EnvoyProcess:
         """Start another Envoy after a pause, and after longer ones while it cannot be started."""
         while True:
             await asyncio.sleep(pause_before(in_a_row))
-            self.restarts += 1
             try:
                 self._process = await self._spawn()
             except Unavailable as error:

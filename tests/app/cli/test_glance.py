@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from handfast.app.cli.glance import _fitting, _lines
+from handfast.app.cli.glance import _agent, _fitting, _lines
 from handfast.app.cli.rotation import tree
 from handfast.app.server.messages import AgentRow, PartnerRow, StatusAnswer
 from handfast.app.server.rotation_messages import AuthoritiesAnswer, GenerationRow
+from handfast.base.reasons import Reason
 
 AT = datetime(2026, 11, 21, 10, 18, tzinfo=UTC)
 LATER = datetime(2030, 11, 21, 10, 18, tzinfo=UTC)
@@ -100,3 +101,13 @@ def test_a_person_gets_whole_words(monkeypatch: pytest.MonkeyPatch):
     first, *rest = _fitting(line)
     assert max(map(len, (first, *rest))) <= 80
     assert all(piece.startswith(" " * 14 + "word") for piece in rest)
+
+
+@pytest.mark.parametrize("reason", [Reason.AGENT_REVOKED, Reason.AGENT_EXPIRED])
+def test_an_agent_that_cannot_come_is_said_to_be_so(reason: Reason):
+    """Not that it is behind: with the reason, what brings it back, and what makes it forgotten."""
+    lines = list(_agent(msgspec.structs.replace(AGENT, current=False, fault=reason.value)))
+    assert lines[0] == "agent         edge cannot come, seen 10:18:00 UTC"
+    assert reason.value in lines[1]
+    assert "token" in lines[1]
+    assert "'handfast ca forget-agent edge'" in lines[2]

@@ -35,6 +35,9 @@ async def test_a_session_reads_as_it_did(golden: Callable[[str, str], None]):
         "diff world.yaml",
         "export",
         "export --revision 7",
+        "export --list",
+        "export --list --revision 1",
+        "export --json",
         "cert issue payments",
         "cert issue handfast/agent/edge",
         "cert list",
@@ -53,6 +56,18 @@ async def test_a_session_reads_as_it_did(golden: Callable[[str, str], None]):
         shown = await handfast(*step.split())
         told.append(f"$ handfast {step}\n{shown.out}{shown.err}exit {shown.code}\n")
     golden("session.txt", steady("\n".join(told)))
+
+
+@pytest.mark.usefixtures("here")
+async def test_a_list_of_revisions_is_whole():
+    """More of them than a page holds, as JSON and as a table; the newest stands first."""
+    await handfast("apply", "world.yaml")
+    for number in range(2, 104):
+        Path("world.yaml").write_text(f"{WORLD}# {number}\n" if number % 2 else WORLD.replace("GET", "POST"))
+        assert (await handfast("apply", "world.yaml")).code == 0
+    rows = json.loads((await handfast("export", "--list", "--json")).out)
+    assert [row["number"] for row in rows] == list(range(103, 0, -1))
+    assert len((await handfast("export", "--list")).out.splitlines()) == 104
 
 
 async def test_an_issued_certificate_is_three_files_that_belong_together(here: Site, tmp_path: Path):

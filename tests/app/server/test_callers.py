@@ -25,6 +25,7 @@ MAY: dict[tuple[str, str], set[Role]] = {
     ("PUT", "/v1/world"): {Role.OPERATOR},
     ("POST", "/v1/world/diff"): {Role.OPERATOR},
     ("GET", "/v1/world"): {Role.OPERATOR},
+    ("GET", "/v1/world/revisions"): {Role.OPERATOR},
     ("GET", "/v1/status"): {Role.OPERATOR},
     ("GET", "/v1/authority"): ALL,
     ("POST", "/v1/certificates"): {Role.OPERATOR},

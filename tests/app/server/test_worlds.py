@@ -1,9 +1,23 @@
+import asyncio
+
 import pytest
 
 from handfast.app.client import Api
 from handfast.app.server.callers import Role
-from handfast.app.server.messages import AuthorityAnswer, EventList, StatusAnswer, TrafficRow, WorldAnswer
+from handfast.app.server.messages import (
+    AuthorityAnswer,
+    EventList,
+    RevisionList,
+    RevocationAnswer,
+    RevocationRequest,
+    StatusAnswer,
+    TrafficRow,
+    WorldAnswer,
+)
+from handfast.base.events import AgentJoined
+from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refused
+from handfast.io.ids import new_event_id
 from handfast.trust.facts import facts, pem_certificates
 from tests.app.server.test_agents import tell
 from tests.app.sites import DOMAIN, WORLD, Site, problem, raw
@@ -27,6 +41,25 @@ async def test_an_apply_makes_a_revision_and_keeps_each(here: Site):
     assert first.digest != second.digest
     assert await exported(here.operator) == ("2", f"# wider\n{WIDER}")
     assert await exported(here.operator, revision="1") == ("1", WORLD)
+
+
+async def test_what_was_applied_is_listed_in_pages(here: Site):
+    """Newest first, with digest, time and requester, and where to go on; a list that is complete says so."""
+    applied = [await here.apply(text) for text in (WORLD, WIDER, WORLD)]
+    first = await here.operator.call("GET", "/v1/world/revisions", RevisionList, limit=2)
+    second = await here.operator.call("GET", "/v1/world/revisions", RevisionList, limit=2, before=first.next)
+    rows = [*first.revisions, *second.revisions]
+    assert [(one.number, one.digest) for one in rows] == [(one.revision, one.digest) for one in reversed(applied)]
+    assert {one.applied_at for one in rows} == {here.clock.now()}
+    assert all(one.requester.startswith("operator/") or one.requester.startswith("uid:") for one in rows)
+    assert (first.next, second.next) == (2, 0)
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 1001}, {"before": "x"}, {"before": -1}])
+async def test_a_page_of_revisions_is_bounded(here: Site, query: dict[str, int | str]):
+    """A page holds from one to a thousand."""
+    with pytest.raises(BadInput):
+        await here.operator.call("GET", "/v1/world/revisions", RevisionList, **query)
 
 
 async def test_to_apply_again_changes_nothing(here: Site):
@@ -132,3 +165,32 @@ async def test_the_status_is_the_platform_at_a_glance(here: Site):
     assert status.next_name == "payments"
     assert [host["name"] for host in status.hosts] == [f"api.{DOMAIN}"]
     assert [(agent.name, agent.current) for agent in status.agents] == [("edge", False)]
+
+
+async def test_the_status_says_which_agents_cannot_come_any_more(here: Site):
+    """A revoked certificate and an expired one are told of, each with its reason; who can come is without a fault."""
+    await here.being(Role.AGENT)
+
+    async def fault() -> str:
+        (agent,) = (await here.operator.call("GET", "/v1/status", StatusAnswer)).agents
+        return agent.fault
+
+    assert await fault() == ""
+    (record,) = await here.server.platform.ledger.agents()
+    request = RevocationRequest(serial=record.serial)
+    assert record.ends
+    here.clock.set(record.ends)
+    assert await fault() == Reason.AGENT_EXPIRED.value
+    here.clock.set(record.joined_at)
+    await here.operator.call("POST", "/v1/revocations", RevocationAnswer, request)
+    assert await fault() == Reason.AGENT_REVOKED.value
+
+
+async def test_the_status_has_all_agents(here: Site):
+    """Also of a fleet that is larger than a page of the ledger."""
+    names = [f"edge-{number:04}" for number in range(1001)]
+    at = here.clock.now()
+    joined = [AgentJoined(id=new_event_id(), at=at, agent=name, serial="00") for name in names]
+    await asyncio.gather(*map(here.server.platform.ledger.add_agent, joined))
+    status = await here.operator.call("GET", "/v1/status", StatusAnswer)
+    assert [agent.name for agent in status.agents] == names

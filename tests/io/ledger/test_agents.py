@@ -12,7 +12,7 @@ from handfast.io.ledger.enrolment import token_id
 from handfast.io.migrations import load
 from handfast.io.sqlite import SqliteDatabase
 from handfast.trust.joining import Grant
-from tests.io.ledger.builders import DAY, HOUR, NOW, ids, invited, issue, joined
+from tests.io.ledger.builders import DAY, HOUR, NOW, ids, intent, invited, issue, joined, revoked
 from tests.support.stores import Store
 
 WEB = AgentRecord(name="web-1", serial="0a", joined_at=NOW, last_seen=NOW)
@@ -209,3 +209,16 @@ async def test_agents_are_listed_by_name(ledger: SqlLedger):
         await ledger.add_agent(joined(f"e{name}", agent=name))
     assert [agent.name for agent in await ledger.agents(limit=2)] == ["a", "b"]
     assert [agent.name for agent in await ledger.agents(limit=2, after="b")] == ["c"]
+
+
+async def test_an_agent_has_the_end_of_its_certificate_and_whether_it_is_revoked(ledger: SqlLedger):
+    """One whose certificate this ledger does not have has neither."""
+    for name, serial in (("a", "0a"), ("b", "0b"), ("c", "0c")):
+        await ledger.add_agent(joined(f"e{name}", agent=name, serial=serial))
+    for serial in ("0a", "0b"):
+        await issue(ledger, serial)
+    await ledger.revoke(["0b"], NOW, "unspecified", [revoked("0b")])
+    ends = intent("0a").not_after
+    told = [(agent.name, agent.ends, agent.revoked) for agent in await ledger.agents()]
+    assert told == [("a", ends, False), ("b", ends, True), ("c", None, False)]
+    assert await ledger.agent("b") == (await ledger.agents())[1]

@@ -40,9 +40,13 @@ async def test_an_older_document_comes_back_as_a_new_revision(ledger: SqlLedger)
     """Going back is a step forward: history is not rewritten."""
     numbers = [await apply(ledger, text, f"e{turn}") for turn, text in enumerate(["one", "two", "one"])]
     assert numbers == [1, 2, 3]
-    assert [(one.number, one.document) for one in await ledger.revisions()] == [(3, "one"), (2, "two"), (1, "one")]
-    assert [one.number for one in await ledger.revisions(limit=1, before=3)] == [2]
-    assert await ledger.revisions(before=0) == []
+    kept = [await ledger.revision(number) for number in numbers]
+    assert [one.document for one in kept if one] == ["one", "two", "one"]
+    assert [
+        (one.number, one.digest, one.applied_at, one.requester) for one in reversed(kept) if one
+    ] == await ledger.applied()
+    assert [one.number for one in await ledger.applied(limit=1, before=3)] == [2]
+    assert await ledger.applied(before=0) == []
 
 
 async def test_revisions_applied_at_the_same_time_get_numbers_without_a_gap(ledger: SqlLedger):
@@ -50,7 +54,7 @@ async def test_revisions_applied_at_the_same_time_get_numbers_without_a_gap(ledg
     numbers = await asyncio.gather(*(apply(ledger, f"world {number}") for number in range(8)))
     assert sorted(numbers) == list(range(1, 9))
     told = {event.digest: event.revision for _, event in await ledger.page(kinds=["world.applied"])}  # type: ignore[attr-defined]
-    assert told == {one.digest: one.number for one in await ledger.revisions()}
+    assert told == {one.digest: one.number for one in await ledger.applied()}
 
 
 async def test_the_same_document_applied_at_the_same_time_is_one_revision(ledger: SqlLedger):
@@ -65,4 +69,4 @@ async def test_a_document_is_bounded(ledger: SqlLedger):
         await apply(ledger, "x" * (MAX_DOCUMENT_BYTES + 1))
     with pytest.raises(BadInput):
         await ledger.apply("{}", "nonsense", "test", NOW, applied("nonsense"))
-    assert await ledger.revisions() == []
+    assert await ledger.applied() == []

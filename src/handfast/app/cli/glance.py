@@ -14,11 +14,12 @@ import typer
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
 from handfast.app.cli.reaching import ask
 from handfast.app.cli.rotation import tree
-from handfast.app.cli.tables import moment
+from handfast.app.cli.tables import moment, table
 from handfast.app.client import Api
-from handfast.app.server.messages import ENCODER, PartnerRow, StatusAnswer
+from handfast.app.server.messages import ENCODER, AgentRow, PartnerRow, RevisionList, RevisionRow, StatusAnswer
 from handfast.app.server.rotation_messages import AuthoritiesAnswer
 from handfast.base.reasons import Reason
+from handfast.base.refusal import BadInput
 from handfast.doctor.report import escaped
 from handfast.io.status import ExitCode
 
@@ -49,7 +50,7 @@ def status(
         for line in _lines(seen, authorities):
             for piece in _fitting(line):
                 typer.echo(piece)
-    behind = any(agent.findings or not agent.current for agent in seen.agents)
+    behind = any(agent.findings or agent.fault or not agent.current for agent in seen.agents)
     faulty = behind or authorities.fault or any(one.fault for one in seen.partners)
     raise typer.Exit(ExitCode.REFUSED if faulty else ExitCode.OK)
 
@@ -71,9 +72,17 @@ def _lines(seen: StatusAnswer, authorities: AuthoritiesAnswer) -> Iterator[str]:
         yield f"host          {host['name']} on {host['listen']}, certificate {host['certificate']}, routes {host['routes']}"
         yield from _staples(host)
     for agent in seen.agents:
-        current = "serves the newest" if agent.current else "is behind"
-        yield f"agent         {agent.name} {current}, seen {agent.last_seen:%H:%M:%S} UTC"
-        yield from (f"  finding     {_finding(finding)}" for finding in agent.findings)
+        yield from _agent(agent)
+
+
+def _agent(one: AgentRow) -> Iterator[str]:
+    current = "cannot come" if one.fault else "serves the newest" if one.current else "is behind"
+    yield f"agent         {one.name} {current}, seen {one.last_seen:%H:%M:%S} UTC"
+    if one.fault:
+        reason = Reason(one.fault)
+        yield f"              {reason.value}: {reason.summary}; {reason.hint}"
+        yield f"              if it is gone for good: 'handfast ca forget-agent {one.name}'"
+    yield from (f"  finding     {_finding(finding)}" for finding in one.findings)
 
 
 def _staples(host: dict[str, Any]) -> Iterator[str]:
@@ -107,6 +116,10 @@ def _finding(finding: dict[str, object]) -> str:
 
 def export(
     revision: Annotated[int | None, typer.Option(help="An older revision, by its number.")] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the revisions in place of one: when, and by whom.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For --list: print JSON.")] = False,
     data: Data = DEFAULT_DATA,
     server: Remote = "",
     identity: Identity = NO_IDENTITY,
@@ -116,11 +129,34 @@ def export(
     [bold]Examples[/bold]
 
       handfast export > handfast.yaml
+      handfast export --list
       handfast export --revision 3
     """
+    if listed and revision is not None:
+        raise BadInput("it cannot be had with --list", key="--revision", hint="leave one of them out")
+    if as_json and not listed:
+        raise BadInput("a world file is YAML", key="--json", hint="use it with --list")
 
-    async def work(api: Api) -> str:
+    async def text(api: Api) -> str:
         query = {"revision": str(revision)} if revision is not None else {}
         return (await api.send("GET", "/v1/world", query=query)).text
 
-    typer.echo(ask(work, data, server, identity), nl=False)
+    async def applied(api: Api) -> list[RevisionRow]:
+        rows: list[RevisionRow] = []
+        query: dict[str, str] = {}
+        while True:
+            page = await api.call("GET", "/v1/world/revisions", RevisionList, **query)
+            rows += page.revisions
+            if not page.next:
+                return rows
+            query = {"before": str(page.next)}
+
+    if not listed:
+        typer.echo(ask(text, data, server, identity), nl=False)
+        return
+    rows = ask(applied, data, server, identity)
+    if as_json:
+        typer.echo(ENCODER.encode(rows).decode())
+    else:
+        cells = ((str(one.number), moment(one.applied_at), one.requester, one.digest[:16]) for one in rows)
+        typer.echo("\n".join(table(("revision", "applied", "by", "sha256"), cells)))

@@ -37,6 +37,7 @@ from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal, Refused
 from handfast.io import off_loop
 from handfast.io.encoding import decode_event
+from handfast.io.ledger import AgentRecord
 
 LONGEST_WAIT = 55
 MOST_MORE = 1_000_000
@@ -135,8 +136,8 @@ def _reported(raw: msgspec.Raw, caller: Caller) -> Event:
 
 
 async def agent_rows(platform: Platform) -> list[AgentRow]:
-    """Give all agents, and whether each serves the newest slice."""
-    current = platform.slices.current.value
+    """Give all agents, whether each serves the newest slice, and why it cannot come for it."""
+    current, now = platform.slices.current.value, platform.clock.now()
     newest = current.digest if current else ""
     return [
         AgentRow(
@@ -145,6 +146,21 @@ async def agent_rows(platform: Platform) -> list[AgentRow]:
             acknowledged=agent.acknowledged,
             current=agent.acknowledged == newest,
             findings=list(agent.findings),
+            fault=_fault(agent, now),
         )
-        for agent in await platform.ledger.agents()
+        async for agent in _all_agents(platform)
     ]
+
+
+async def _all_agents(platform: Platform) -> AsyncIterator[AgentRecord]:
+    after = ""
+    while page := await platform.ledger.agents(after=after):
+        for agent in page:
+            yield agent
+        after = page[-1].name
+
+
+def _fault(agent: AgentRecord, now: datetime) -> str:
+    if agent.revoked:
+        return Reason.AGENT_REVOKED.value
+    return Reason.AGENT_EXPIRED.value if agent.ends and agent.ends <= now else ""

@@ -103,6 +103,22 @@ class WorldAnswer(Message):
     warnings: list[str]
 
 
+class RevisionRow(Message):
+    """A world that was applied: ``digest`` is the SHA-256 of its text."""
+
+    number: int
+    digest: str
+    applied_at: datetime
+    requester: str
+
+
+class RevisionList(Message):
+    """What was applied, newest first. Where there may be older ones, ``next`` is the ``before`` to go on with, else 0."""
+
+    revisions: list[RevisionRow]
+    next: int
+
+
 class EventList(Message):
     """Events, oldest first, each with its number; ``next`` is where to go on."""
 
@@ -127,13 +143,14 @@ class AuthorityAnswer(Message):
 
 
 class AgentRow(Message):
-    """An agent as the server knows it."""
+    """An agent as the server knows it. ``fault`` is the reason why it cannot come any more: its certificate was revoked, or ended."""
 
     name: str
     last_seen: datetime
     acknowledged: str
     current: bool
     findings: list[dict[str, Any]]
+    fault: str = ""
 
 
 class PartnerRow(Message):

@@ -22,7 +22,13 @@ from handfast.app.server.agents import agent_rows
 from handfast.app.server.callers import EVERYONE, OPERATORS, Caller
 from handfast.app.server.certificates import NEWEST, bounded_number
 from handfast.app.server.endpoints import Endpoint
-from handfast.app.server.messages import AuthorityAnswer, StatusAnswer, WorldAnswer
+from handfast.app.server.messages import (
+    AuthorityAnswer,
+    RevisionList,
+    RevisionRow,
+    StatusAnswer,
+    WorldAnswer,
+)
 from handfast.app.server.partners import partner_rows
 from handfast.app.server.platform import Platform
 from handfast.base.events import WorldApplied
@@ -53,6 +59,14 @@ class Worlds:
                 method="POST", path="/v1/world/diff", handler=self.diff, roles=OPERATORS, body=str, answer=WorldAnswer
             ),
             Endpoint(method="GET", path="/v1/world", handler=self.export, roles=OPERATORS, query=("revision",)),
+            Endpoint(
+                method="GET",
+                path="/v1/world/revisions",
+                handler=self.revisions,
+                roles=OPERATORS,
+                query=("before", "limit"),
+                answer=RevisionList,
+            ),
             Endpoint(method="GET", path="/v1/status", handler=self.status, roles=OPERATORS, answer=StatusAnswer),
             Endpoint(
                 method="GET", path="/v1/authority", handler=self.authority, roles=EVERYONE, answer=AuthorityAnswer
@@ -139,6 +153,14 @@ class Worlds:
             raise BadInput("no world was applied yet", hint="apply a world file first (handfast apply)")
         headers = {"etag": f'"{revision.digest}"', "handfast-revision": str(revision.number)}
         return Response(revision.document, media_type="application/yaml", headers=headers)
+
+    async def revisions(self, _: Caller, request: Request, __: None) -> RevisionList:
+        """Tell which worlds were applied, when and by whom."""
+        before = bounded_number(request.query_params.get("before"), "before", NEWEST, NEWEST)
+        limit = bounded_number(request.query_params.get("limit"), "limit", 100, 1000)
+        found = await self.platform.ledger.applied(limit, before)
+        rows = [RevisionRow(**one._asdict()) for one in found]
+        return RevisionList(revisions=rows, next=rows[-1].number if len(rows) == limit else 0)
 
     async def authority(self, _: Caller, __: Request, ___: None) -> AuthorityAnswer:
         """Give the trust domain's roots and issuing certificates. They are public."""

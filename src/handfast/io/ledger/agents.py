@@ -21,20 +21,22 @@ from handfast.io.encoding import decode, encode, from_plain
 from handfast.io.ledger.enrolment import token_id
 from handfast.io.ledger.events import MAX_BATCH, bounded, from_micros, to_micros
 from handfast.io.ledger.staples import StapleEnds
+from handfast.io.records import CertificateState
 from handfast.trust.joining import Grant
 
 SHORTEST_TOKEN, LONGEST_TOKEN = 22, 256
 MAX_FINDINGS = 100
 MAX_FINDINGS_BYTES = 64 * 1024
 _SEEN = "last_seen = case when last_seen < $2 then $2 else last_seen end"
-_SELECT = "select name, serial, joined_at, last_seen, acknowledged, findings from agents"
+_SELECT = """select agents.name, agents.serial, joined_at, last_seen, acknowledged, findings, not_after, state
+    from agents left join certificates on certificates.serial = agents.serial"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRecord:
     """One agent.
 
-    ``serial`` is its certificate's; ``acknowledged`` the digest of the slice that it runs, empty at first; ``findings`` are
+    ``serial`` is its certificate's, and ``ends`` when that ends (None where this ledger does not have it); ``acknowledged`` the digest of the slice that it runs, empty at first; ``findings`` are
     JSON objects as the agent wrote them.
     """
 
@@ -44,6 +46,8 @@ class AgentRecord:
     last_seen: datetime
     acknowledged: str = ""
     findings: tuple[dict[str, Any], ...] = ()
+    ends: datetime | None = None
+    revoked: bool = False
 
 
 class Agents(StapleEnds):
@@ -131,7 +135,7 @@ class Agents(StapleEnds):
 
     async def agent(self, name: str) -> AgentRecord | None:
         """Give the agent of this name."""
-        row = await self._db.one(f"{_SELECT} where name = $1", name)
+        row = await self._db.one(f"{_SELECT} where agents.name = $1", name)
         return _agent(row) if row else None
 
     async def agents(self, limit: int = MAX_BATCH, after: str = "") -> list[AgentRecord]:
@@ -140,7 +144,7 @@ class Agents(StapleEnds):
         Raises:
             BadInput: the limit is not from 1 to 1000.
         """
-        sql = f"{_SELECT} where name > $1 order by name limit $2"
+        sql = f"{_SELECT} where agents.name > $1 order by agents.name limit $2"
         return [_agent(row) for row in await self._db.fetch(sql, after, bounded(limit))]
 
 
@@ -149,7 +153,7 @@ def _hash(token: str) -> str:
 
 
 def _agent(row: Row) -> AgentRecord:
-    name, serial, joined_at, last_seen, acknowledged, findings = row
+    name, serial, joined_at, last_seen, acknowledged, findings, ends, state = row
     return AgentRecord(
         name=name,
         serial=serial,
@@ -157,4 +161,6 @@ def _agent(row: Row) -> AgentRecord:
         last_seen=from_micros(last_seen),
         acknowledged=acknowledged,
         findings=from_plain(tuple[dict[str, Any], ...], decode(findings.encode())),
+        ends=None if ends is None else from_micros(ends),
+        revoked=state == CertificateState.REVOKED.value,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from handfast.base.events import WorldApplied
 from handfast.base.refusal import BadInput, Unavailable
@@ -27,6 +28,15 @@ class Revision:
     number: int
     digest: str
     document: str
+    applied_at: datetime
+    requester: str
+
+
+class Applied(NamedTuple):
+    """A revision without its document."""
+
+    number: int
+    digest: str
     applied_at: datetime
     requester: str
 
@@ -71,15 +81,18 @@ class Revisions(Events):
         row = await self._db.one(f"{_SELECT} where number = $1", number)
         return _revision(row) if row else None
 
-    async def revisions(self, limit: int = 100, before: int | None = None) -> list[Revision]:
-        """Give revisions, newest first; those before number ``before`` where it is given.
+    async def applied(self, limit: int = 100, before: int = NEWEST) -> list[Applied]:
+        """Give what was applied, newest first, without the documents: the revisions before number ``before``.
 
         Raises:
             BadInput: the limit is not from 1 to 1000.
         """
-        sql = f"{_SELECT} where number < $1 order by number desc limit $2"
-        start = NEWEST if before is None else before
-        return [_revision(row) for row in await self._db.fetch(sql, start, bounded(limit))]
+        rows = await self._db.fetch(
+            "select number, digest, applied_at, requester from revisions where number < $1 order by number desc limit $2",
+            before,
+            bounded(limit),
+        )
+        return [Applied(number, digest, from_micros(at), requester) for number, digest, at, requester in rows]
 
     async def _insert(self, revision: Revision, event: WorldApplied) -> None:
         insert = step(
