@@ -11,12 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handfast.base.events import ConnectionEnded, Event, HandshakeRefused, RequestDenied, RequestReported
+from handfast.base.events import (
+    ConnectionEnded,
+    Event,
+    HandshakeRefused,
+    OfferedCertificate,
+    RequestDenied,
+    RequestReported,
+)
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.doctor.verdict import verdict
 from handfast.envoy.access_log import (
-    CONNECTION_FAILED_FORMAT,
     CONNECTION_FORMAT,
     LONGEST_ROW,
     REQUEST_FORMAT,
@@ -24,7 +30,7 @@ from handfast.envoy.access_log import (
     read_row,
 )
 from handfast.envoy.failures import LONGEST_TEXT, FailureReport, recognise
-from handfast.envoy.peer import MOST_NAMES
+from handfast.envoy.peer import MOST_NAMES, PEER
 from handfast.trust.facts import pem_certificates
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "in"
@@ -66,7 +72,7 @@ def test_real_rows_keep_their_meaning(golden: Callable[[str, str], None]):
     golden("events.jsonl", "\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("row_format", [CONNECTION_FORMAT, CONNECTION_FAILED_FORMAT, REQUEST_FORMAT])
+@pytest.mark.parametrize("row_format", [CONNECTION_FORMAT, REQUEST_FORMAT])
 def test_nothing_is_asked_for_in_vain(row_format: dict[str, str]):
     """Every key of the formats is one that the reader has."""
     assert set(row_format) <= set(_Row.__struct_fields__)
@@ -74,27 +80,34 @@ def test_nothing_is_asked_for_in_vain(row_format: dict[str, str]):
 
 def test_no_key_material_and_no_query_is_asked_for():
     """The formats name no header but method and request id, and the path without its query."""
-    operators = " ".join([*CONNECTION_FAILED_FORMAT.values(), *REQUEST_FORMAT.values()])
+    operators = " ".join([*CONNECTION_FORMAT.values(), *REQUEST_FORMAT.values()])
     assert operators.count("%REQ(") == 2
     assert "%PATH(NQ:PATH)%" in operators
 
 
-def test_a_handshake_without_an_end_is_refused_whatever_the_format():
+def test_a_handshake_without_an_end_is_refused():
     """A row with a TLS version, no failure and no finished handshake is no connection."""
-    for row in ("connection", "failed"):
-        event = read_fields(row, tls_version="TLSv1.3", handshake_us=None)
-        assert isinstance(event, HandshakeRefused)
-        assert event.reason is Reason.HANDSHAKE_CLOSED
+    event = read_fields("connection", tls_version="TLSv1.3", handshake_us=None)
+    assert isinstance(event, HandshakeRefused)
+    assert event.reason is Reason.HANDSHAKE_CLOSED
 
 
 @pytest.mark.parametrize(("handshake_us", "kind"), [(900, ConnectionEnded), (None, HandshakeRefused)])
-def test_two_rows_about_one_connection_give_one_event(handshake_us: int | None, kind: type[Event]):
-    """Where Envoy names a failure it writes both rows; one that came after the handshake is no failed handshake."""
+def test_a_failure_after_the_handshake_is_no_failed_handshake(handshake_us: int | None, kind: type[Event]):
+    """Envoy names one there, too: what counts is whether the handshake has an end."""
     failure = "TLS_error:|1:SSL_routines:OPENSSL_internal:BAD_ALERT"
-    events = [
-        read_fields(row, handshake_us=handshake_us, flags="DPE", failure=failure) for row in ("failed", "connection")
-    ]
-    assert [type(event) for event in events if event] == [kind]
+    assert type(read_fields("connection", handshake_us=handshake_us, flags="DPE", failure=failure)) is kind
+
+
+def test_what_is_told_of_failed_handshakes_alone_is_a_number_elsewhere():
+    """There Envoy stops at the handshake's duration; it is taken for no text of a certificate."""
+    told = {word: "x" for word, command in CONNECTION_FORMAT.items() if "COALESCE" in command}
+    assert set(told) == {*PEER, "pem"} - {"fingerprint", "uri_sans"}
+    good = connection(fingerprint="ab", uri_sans=PAYMENTS, **dict.fromkeys(told, 41))
+    assert good.certificate == OfferedCertificate(fingerprint="ab", uri_sans=(PAYMENTS,))
+    odd = read_fields("connection", fingerprint="ab", **dict.fromkeys(told, 41))
+    assert isinstance(odd, HandshakeRefused)
+    assert odd.certificate == OfferedCertificate(fingerprint="ab")
 
 
 def test_an_event_is_dated_at_its_end():
@@ -146,10 +159,10 @@ def test_where_others_authorities_count_a_certificate_names_nobody():
 
 def test_names_are_bounded_in_number_and_length():
     """A certificate with a hundred names does not make a record of a hundred names."""
-    event = connection(fingerprint="ab", dns_sans=",".join(["n" * 2000] * 100))
+    event = connection(fingerprint="ab", uri_sans=",".join(["n" * 2000] * 100))
     assert event.certificate is not None
-    assert len(event.certificate.dns_sans) == MOST_NAMES
-    assert {len(name) for name in event.certificate.dns_sans} == {LONGEST_TEXT}
+    assert len(event.certificate.uri_sans) == MOST_NAMES
+    assert {len(name) for name in event.certificate.uri_sans} == {LONGEST_TEXT}
 
 
 def test_a_name_cannot_write_to_a_terminal():
@@ -171,7 +184,7 @@ def test_the_certificate_of_a_refused_client_is_read_here():
 def test_a_certificate_that_cannot_be_read_here_keeps_what_envoy_read():
     """Damaged PEM is no reason to lose the row."""
     event = read_fields(
-        "failed", pem="-----BEGIN%20CERTIFICATE-----", fingerprint="ab", subject="CN=x", chain_serials="01,02"
+        "connection", pem="-----BEGIN%20CERTIFICATE-----", fingerprint="ab", subject="CN=x", chain_serials="01,02"
     )
     assert isinstance(event, HandshakeRefused)
     assert event.certificate is not None
@@ -187,7 +200,7 @@ def test_the_explainer_sees_report_and_certificate():
         return Refusal(Reason.CERT_EXPIRED, {"expired": "1 day ago\x07"})
 
     row = {
-        "row": "failed",
+        "row": "connection",
         "start": "2026-11-21T04:00:00Z",
         "pem": "a%0Ab",
         "failure": "TLS_x",

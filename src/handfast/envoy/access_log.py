@@ -1,8 +1,7 @@
 """Envoy's access log: the rows that we ask for, and what each of them means.
 
 Decides which event a row is. Refuses to know how rows get here, and why a certificate was refused: that is asked of
-``explain``. A row's own words decide: a connection whose handshake has no end is a failed one. Where Envoy names a failure it
-writes two rows, and the fuller one counts.
+``explain``. A row's own words decide: a connection whose handshake has no end is a failed one.
 
 A row holds texts that strangers chose. They are cut to 1,024 characters, and nothing in them can be taken for ours.
 """
@@ -28,7 +27,7 @@ from handfast.base.events import (
 from handfast.base.reasons import Reason
 from handfast.base.refusal import BadInput, Refusal
 from handfast.envoy.failures import FailureReport, printable
-from handfast.envoy.peer import PEER, chain_length, identity, offered, text, verified
+from handfast.envoy.peer import PEER, briefly, chain_length, identity, offered, text, verified, word
 
 Explain = Callable[[FailureReport, str], Refusal]
 """From a report and the PEM of the leaf that the client sent (or nothing) to the reason, with evidence."""
@@ -42,8 +41,18 @@ _MOST_COUNT = 2**63 - 1
 # What Envoy writes
 
 
-# Written for every connection, so it has no more than the ledger lacks: that knows the certificate by its fingerprint.
+def _where_unfinished(command: str) -> str:
+    """Ask for something where the handshake was never finished; else there is a number, as Envoy stops at what comes first."""
+    name = command.strip("%")
+    first = '{"command":"COMMON_DURATION","param":"DS_CX_BEG:DS_HS_END:ms"}'
+    return f'%COALESCE({{"operators":[{first},{{"command":"{name}"}}]}})%'
+
+
+# Written for every connection, so where it is a good one it has no more than the ledger lacks: that knows the certificate by its
+# fingerprint. Where TLS failed it has all that the client sent, as no ledger of ours may know it.
 CONNECTION_FORMAT = {
+    **{word: _where_unfinished(command) for word, command in PEER.items()},
+    "pem": _where_unfinished("%DOWNSTREAM_PEER_CERT%"),
     "row": "connection",
     "start": "%START_TIME%",
     "duration_ms": "%DURATION%",
@@ -62,9 +71,6 @@ CONNECTION_FORMAT = {
     "fingerprint": PEER["fingerprint"],
     "uri_sans": PEER["uri_sans"],
 }
-
-# Written as well where TLS failed: all that the client sent, as no ledger of ours may know it.
-CONNECTION_FAILED_FORMAT = {**CONNECTION_FORMAT, **PEER, "row": "failed", "pem": "%DOWNSTREAM_PEER_CERT%"}
 
 REQUEST_FORMAT = {
     "row": "request",
@@ -93,9 +99,9 @@ REQUEST_FORMAT = {
 
 
 class _Row(msgspec.Struct, kw_only=True):
-    """One row of any of the three. Envoy writes what is absent as null, and within texts as ``-``."""
+    """One row of either kind. Envoy writes what is absent as null, and within texts as ``-``."""
 
-    row: Literal["failed", "connection", "request"]
+    row: Literal["connection", "request"]
     start: datetime
     duration_ms: int | None = None
     handshake_us: int | None = None
@@ -109,16 +115,16 @@ class _Row(msgspec.Struct, kw_only=True):
     tls_version: str | None = None
     bytes_received: int | None = None
     bytes_sent: int | None = None
-    subject: str | None = None
-    issuer: str | None = None
-    serial: str | None = None
+    subject: str | int | None = None
+    issuer: str | int | None = None
+    serial: str | int | None = None
     fingerprint: str | None = None
     uri_sans: str | None = None
-    dns_sans: str | None = None
-    not_before: str | None = None
-    not_after: str | None = None
-    chain_serials: str | None = None
-    pem: str | None = None
+    dns_sans: str | int | None = None
+    not_before: str | int | None = None
+    not_after: str | int | None = None
+    chain_serials: str | int | None = None
+    pem: str | int | None = None
     request_id: str | None = None
     method: str | None = None
     path: str | None = None
@@ -141,7 +147,7 @@ def read_row(
     """Read one line of the access log.
 
     Gives `HandshakeRefused`, `ConnectionEnded`, `RequestDenied` or `RequestReported`; `CertificateDiscovered` for the first request that
-    a certificate was let in with; None for the lesser of two rows about one connection. ``partners_at`` are the hosts that trust other authorities, too: what a
+    a certificate was let in with; None for a request that has nothing to tell. ``partners_at`` are the hosts that trust other authorities, too: what a
     certificate there says of itself is no identity, the access check alone gives one. A request's event has the id that the client got, all others ``event_id``.
 
     Raises:
@@ -150,12 +156,9 @@ def read_row(
     row = _decode(line)
     if row.row == "request":
         return _request(row, gateway, event_id, partners_at)
-    finished, told_in_full = row.handshake_us is not None, bool(text(row.failure))
-    if row.row == "failed":
-        return None if finished else _refused(row, gateway, explain, event_id)
-    if finished:
-        return _ended(row, gateway, event_id, partners_at)
-    return None if told_in_full else _refused(row, gateway, explain, event_id)
+    if row.handshake_us is None:
+        return _refused(row, gateway, explain, event_id)
+    return _ended(row, gateway, event_id, partners_at)
 
 
 def _decode(line: bytes) -> _Row:
@@ -197,9 +200,9 @@ def _refused(row: _Row, gateway: str, explain: Explain, event_id: str) -> Handsh
         tls_version=text(row.tls_version),
         server_name=text(row.server_name),
         duration_ms=_count(row.duration_ms, _MOST_MS),
-        chain_length=chain_length(row.chain_serials),
+        chain_length=chain_length(word(row.chain_serials)),
     )
-    pem = unquote((row.pem or "")[:_LONGEST_PEM])
+    pem = unquote((word(row.pem) or "")[:_LONGEST_PEM])
     why = explain(report, pem)
     return HandshakeRefused(
         id=event_id,
@@ -232,7 +235,7 @@ def _ended(row: _Row, gateway: str, event_id: str, partners_at: Container[str]) 
         server_name=text(row.server_name),
         tls_version=text(row.tls_version),
         identity=_claimed(row, partners_at),
-        certificate=verified(row),
+        certificate=briefly(row.fingerprint, row.uri_sans),
         duration_ms=_count(row.duration_ms, _MOST_MS),
         bytes_received=_count(row.bytes_received),
         bytes_sent=_count(row.bytes_sent),

@@ -46,9 +46,7 @@ class Told(NamedTuple):
 class _Row(msgspec.Struct):
     """What tells failed handshakes apart without a look at their certificates."""
 
-    row: str
     start: datetime
-    handshake_us: int | None = None
     duration_ms: int | None = None
     peer: str | None = None
     failure: str | None = None
@@ -143,15 +141,14 @@ def _given(shares: dict[Place, int], place: Place) -> bool:
 
 
 def _failed(line: bytes) -> _Row | None:
-    """Read a row of a failed handshake that will be told; None for all others, and for what is no row."""
+    """Read a row of a failed handshake; None for all others, and for what is no row."""
     if _UNFINISHED not in line:
         return None
     try:
         row = _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    told_elsewhere = row.row == "connection" and row.failure not in {None, "-", ""}
-    return None if told_elsewhere or row.start.tzinfo is None else row
+    return None if row.start.tzinfo is None else row
 
 
 def _reason(row: _Row) -> Reason:

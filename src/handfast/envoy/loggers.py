@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from handfast.envoy import types
-from handfast.envoy.access_log import CONNECTION_FAILED_FORMAT, CONNECTION_FORMAT, REQUEST_FORMAT
+from handfast.envoy.access_log import CONNECTION_FORMAT, REQUEST_FORMAT
 from handfast.envoy.types import Resource
 
 STANDARD_METHODS = (
@@ -22,11 +22,8 @@ _OWN_IDENTITY = "%DOWNSTREAM_PEER_URI_SAN%"
 
 
 def connection_logs(path: str) -> list[Resource]:
-    """Give the loggers of a listener, which write to the file at ``path``."""
-    return [
-        _file_log(path, CONNECTION_FAILED_FORMAT, _cel("has(connection.transport_failure_reason)")),
-        _file_log(path, CONNECTION_FORMAT),
-    ]
+    """Give the logger of a listener, which writes to the file at ``path``."""
+    return [_file_log(path, CONNECTION_FORMAT)]
 
 
 def request_logs(path: str, *, partners: bool = False) -> list[Resource]:

@@ -31,7 +31,7 @@ PEER = {
 
 MOST_NAMES = 32
 _REMEMBERED = 512  # few: an authority that is trusted may still make large certificates
-_words = attrgetter(*PEER)
+_row_words = attrgetter(*PEER)
 
 Words = tuple[str | None, ...]
 """The texts of a row, in the order of `PEER`."""
@@ -40,6 +40,20 @@ Words = tuple[str | None, ...]
 def text(value: str | None) -> str:
     """Give a text as it may be kept. Envoy writes what is absent as null or ``-``."""
     return "" if value is None or value == "-" else printable(value)
+
+
+def word(value: str | int | None) -> str | None:
+    """Give a word, and None for a number: Envoy writes one where it leaves out what it says of a failed handshake alone."""
+    return value if isinstance(value, str) else None
+
+
+def _words(row: object) -> Words:
+    return tuple(map(word, _row_words(row)))
+
+
+def briefly(fingerprint: str | None, uri_sans: str | None) -> OfferedCertificate | None:
+    """Give the certificate of a good connection: no more of it than these two is written for each."""
+    return _remembered((None, None, None, fingerprint, uri_sans, None, None, None, None))
 
 
 def verified(row: object) -> OfferedCertificate | None:

@@ -159,7 +159,7 @@ async def test_what_envoy_writes_is_sent(bench: Bench):
 
 async def test_a_flood_of_failed_handshakes_is_few_events(bench: Bench):
     """What an address adds beyond the first of a second is one event with a number; another's has its own."""
-    words = {"row": "failed", "start": "2026-11-21T12:00:00Z", "handshake_us": None, "failure": "TLS_error:..."}
+    words = {"row": "connection", "start": "2026-11-21T12:00:00Z", "handshake_us": None, "failure": "TLS_error:..."}
     rows = [json.dumps({**words, "peer": f"192.0.2.1:{port}"}, separators=(",", ":")).encode() for port in range(2000)]
     bench.write(*rows, rows[0].replace(b"192.0.2.1", b"192.0.2.2"))
     async with following(bench.reporter()):
