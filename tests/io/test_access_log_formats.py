@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from handfast.base.events import ConnectionEnded, Event, HandshakeRefused, RequestDenied, RequestReported
 from handfast.base.reasons import Reason
 from handfast.doctor.verdict import verdict
-from handfast.envoy.access_log import CONNECTION_FAILED_FORMAT, CONNECTION_FORMAT, REQUEST_FORMAT, read_row
+from handfast.envoy.access_log import CONNECTION_FORMAT, REQUEST_FORMAT, read_row
 from tests.support.pki import SERVER, Issued, Pki
 from tests.support.ports import free_port
 
@@ -31,7 +31,6 @@ ENVOY = Path(sys.executable).with_name("envoy")
 EXT = "type.googleapis.com/envoy.extensions."
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
-FAILED = "has(connection.transport_failure_reason)"
 PAYMENTS = "spiffe://example.org/payments"
 PROGRAM = """
 function envoy_on_request(handle)
@@ -48,16 +47,13 @@ end
 """
 
 
-def _log(path: Path, row_format: dict[str, str], expression: str | None = None) -> dict[str, Any]:
+def _log(path: Path, row_format: dict[str, str]) -> dict[str, Any]:
     file = {
         "@type": EXT + "access_loggers.file.v3.FileAccessLog",
         "path": str(path),
         "log_format": {"json_format": row_format},
     }
-    if expression is None:
-        return {"name": "file", "typed_config": file}
-    cel = {"@type": EXT + "access_loggers.filters.cel.v3.ExpressionFilter", "expression": expression}
-    return {"name": "file", "typed_config": file, "filter": {"extension_filter": {"name": "cel", "typed_config": cel}}}
+    return {"name": "file", "typed_config": file}
 
 
 def _routes() -> dict[str, Any]:
@@ -114,7 +110,7 @@ def _config(log: Path, port: int, dead_port: int, pki: Pki, server: Issued) -> d
         "address": address(port),
         "listener_filters": [{"name": "tls_inspector", "typed_config": inspector}],
         "filter_chains": [chain],
-        "access_log": [_log(log, CONNECTION_FAILED_FORMAT, FAILED), _log(log, CONNECTION_FORMAT)],
+        "access_log": [_log(log, CONNECTION_FORMAT)],
     }
     cluster = {
         "name": "down",
@@ -212,7 +208,7 @@ def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lone]:
 
 
 def test_envoy_takes_the_formats(tmp_path: Path):
-    """Envoy knows every operator in the three formats."""
+    """Envoy knows every operator in the formats."""
     checked = subprocess.run(
         [ENVOY, "--mode", "validate", "-l", "off", "-c", Lone(tmp_path).config],
         check=False,
@@ -245,7 +241,7 @@ def test_a_good_connection_has_all_its_fields(lone: Lone):
 def test_a_missing_intermediate_is_told_from_an_unknown_authority(lone: Lone):
     """The row holds the leaf that was sent, so that the verdict can name the CA that is missing."""
     lone.ask("/", replace(lone.leaf, above=()))
-    refused = lone.event(HandshakeRefused, 2)
+    refused = lone.event(HandshakeRefused, 1)
     assert refused.reason is Reason.CHAIN_MISSING_INTERMEDIATE
     assert refused.evidence["missing"] == "CN=Test Issuing"
     assert refused.certificate.uri_sans == (PAYMENTS,)
@@ -254,7 +250,7 @@ def test_a_missing_intermediate_is_told_from_an_unknown_authority(lone: Lone):
 def test_an_expired_certificate_says_since_when(lone: Lone):
     """The verdict on an expired leaf has its end and how long ago that was."""
     lone.ask("/", lone.pki.expired())
-    refused = lone.event(HandshakeRefused, 2)
+    refused = lone.event(HandshakeRefused, 1)
     assert refused.reason is Reason.CERT_EXPIRED
     assert refused.evidence["expired"].startswith("1 day")
 
@@ -262,7 +258,7 @@ def test_an_expired_certificate_says_since_when(lone: Lone):
 def test_no_certificate(lone: Lone):
     """A client without a certificate is told from one with a bad one."""
     lone.ask()
-    refused = lone.event(HandshakeRefused, 2)
+    refused = lone.event(HandshakeRefused, 1)
     assert (refused.reason, refused.certificate) == (Reason.CLIENT_NO_CERTIFICATE, None)
 
 
@@ -280,7 +276,7 @@ def test_an_unknown_name(lone: Lone):
 def test_no_tls_at_all(lone: Lone, octets: bytes, reason: Reason):
     """Plain HTTP, and what is no TLS, are recognised."""
     lone.send(octets)
-    assert lone.event(HandshakeRefused, 2).reason is reason
+    assert lone.event(HandshakeRefused, 1).reason is reason
 
 
 def test_a_handshake_that_is_never_finished_is_not_a_connection(lone: Lone):
