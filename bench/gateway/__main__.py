@@ -65,8 +65,11 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds of less work: a look, no measurement")
-    parser.add_argument("--rounds", type=int, default=9)
-    return parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=9, help="two at least")
+    options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: one round has no spread")
+    return options
 
 
 def _clients(directory: Path, stack: ExitStack) -> dict[str, dict[str, Client]]:

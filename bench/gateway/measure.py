@@ -1,6 +1,7 @@
-"""Measuring in rounds: in each round every server does the same work, one after the other, and the order moves on.
+"""Measuring in rounds and in pairs: in each round every server does the same work, one after the other, and the order moves on.
 
 So what disturbs the machine for a while disturbs all of them alike, and a ratio within a round means more than one of medians.
+Two servers that are nearly alike do a little right after one another, often: those are pairs.
 """
 
 from __future__ import annotations

@@ -41,6 +41,9 @@ _MOST_COUNT = 2**63 - 1
 # What Envoy writes
 
 
+_ALWAYS = ("fingerprint", "uri_sans")
+
+
 def _where_unfinished(command: str) -> str:
     """Ask for something where the handshake was never finished; else there is a number, as Envoy stops at what comes first."""
     name = command.strip("%")
@@ -51,7 +54,8 @@ def _where_unfinished(command: str) -> str:
 # Written for every connection, so where it is a good one it has no more than the ledger lacks: that knows the certificate by its
 # fingerprint. Where TLS failed it has all that the client sent, as no ledger of ours may know it.
 CONNECTION_FORMAT = {
-    **{word: _where_unfinished(command) for word, command in PEER.items()},
+    **{name: _where_unfinished(command) for name, command in PEER.items() if name not in _ALWAYS},
+    **{name: PEER[name] for name in _ALWAYS},
     "pem": _where_unfinished("%DOWNSTREAM_PEER_CERT%"),
     "row": "connection",
     "start": "%START_TIME%",
@@ -68,8 +72,6 @@ CONNECTION_FORMAT = {
     "tls_version": "%DOWNSTREAM_TLS_VERSION%",
     "bytes_received": "%BYTES_RECEIVED%",
     "bytes_sent": "%BYTES_SENT%",
-    "fingerprint": PEER["fingerprint"],
-    "uri_sans": PEER["uri_sans"],
 }
 
 REQUEST_FORMAT = {

@@ -49,6 +49,6 @@ async def test_what_cannot_be_is_said():
     unknown = await handfast("est", "token", "nobody")
     assert unknown.code == 1
     assert Reason.ENTRY_NO_MATCH.summary in unknown.err
-    for ttl in ("6s", "31d"):
+    for ttl in ("6s", "31d", "soon"):
         shown = await handfast("est", "token", "payments", "--ttl", ttl)
         assert (shown.code, "--ttl" in shown.err) == (2, True)

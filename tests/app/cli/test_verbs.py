@@ -1,5 +1,6 @@
 """The verbs against a real server: what they print, what they write, how they end."""
 
+import io
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -83,6 +84,16 @@ async def test_an_issued_certificate_is_three_files_that_belong_together(here: S
     assert here.holder(held)
     assert held.leaf.dns_sans == ("ledger.internal",)
     assert held.bundle_pem == here.bundle
+
+
+@pytest.mark.parametrize("words", [("cert", "issue", "payments"), ("cert", "batch", "-")])
+def test_a_life_that_is_none_is_named(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The option stands before the sentence, also where no server is asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("payments\n"))
+    shown = run(*words, "--ttl", "soon")
+    assert shown.code == 2
+    assert shown.err.startswith("handfast: error: --ttl: 'soon' is not a duration")
 
 
 async def test_an_operator_elsewhere_needs_its_certificate(here: Site):

@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from handfast.access.values import duration
 from handfast.app.cli.certificates import CUT_SHORT, write_credential
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.lifetimes import seconds
 from handfast.app.cli.reaching import ask
 from handfast.app.cli.tables import moment
 from handfast.app.client import Api
@@ -69,7 +69,7 @@ def batch(
       grep ^web names.txt | handfast cert batch - --ttl 24h
     """
     wanted = _wanted(sys.stdin.read() if str(file) == "-" else read(file).decode(errors="replace"), str(file))
-    life = int(duration(ttl).total_seconds()) if ttl else None
+    life = seconds(ttl) if ttl else None
     refused = 0
 
     async def work(api: Api) -> None:

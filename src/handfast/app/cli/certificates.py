@@ -8,8 +8,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from handfast.access.values import duration
 from handfast.app.cli.given import DEFAULT_DATA, NO_IDENTITY, Data, Identity, Remote
+from handfast.app.cli.lifetimes import seconds
 from handfast.app.cli.reaching import ask
 from handfast.app.cli.tables import moment
 from handfast.app.client import Api
@@ -64,7 +64,7 @@ def issue(
       handfast cert issue bob --operator --out bob-operator
     """
     key = new_key(name)
-    life = int(duration(ttl).total_seconds()) if ttl else None
+    life = seconds(ttl) if ttl else None
     request = CertificateRequest(name=name, csr=key.csr_pem, dns=dns or [], ttl_seconds=life, operator=operator)
 
     async def work(api: Api) -> CertificateAnswer:

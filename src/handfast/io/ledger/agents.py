@@ -36,8 +36,8 @@ _SELECT = """select agents.name, agents.serial, joined_at, last_seen, acknowledg
 class AgentRecord:
     """One agent.
 
-    ``serial`` is its certificate's, and ``ends`` when that ends (None where this ledger does not have it); ``acknowledged`` the digest of the slice that it runs, empty at first; ``findings`` are
-    JSON objects as the agent wrote them.
+    ``serial`` is its certificate's, and ``ends`` when that ends (None where this ledger does not have it); ``acknowledged`` is
+    the digest of the slice that it runs, empty at first; ``findings`` are JSON objects as the agent wrote them.
     """
 
     name: str
