@@ -304,11 +304,18 @@ def _check_name(host: Host) -> str:
 
 
 def _access_check(slice_: Slice, host: Host, gateway: Gateway, retired: Host | None) -> Resource:
-    """Give a host's program. Envoy compiles it once a worker, so it holds the rules of no other host."""
+    """Give a host's program. Envoy compiles it once a worker, so it holds the rules of no other host.
+
+    The request goes the way that was checked: left to itself, Envoy looks for a route once more as soon as the program sets a header.
+    """
     source = program(slice_, host, gateway.program, by=gateway.by, retired=retired)
     return {
         "name": _check_name(host),
-        "typed_config": {"@type": types.LUA, "default_source_code": {"inline_string": source}},
+        "typed_config": {
+            "@type": types.LUA,
+            "default_source_code": {"inline_string": source},
+            "clear_route_cache": False,
+        },
     }
 
 
