@@ -202,3 +202,18 @@ async def test_a_renewal_brings_no_slice_of_before_back(gateway: Gateway):
     await gateway.issuer.clock.advance(60)
     keeping.cancel()
     assert gateway.keeper.state.acknowledged.value == newer.digest
+
+
+async def test_a_renewal_loses_no_host_that_is_on_its_way(gateway: Gateway):
+    """It looks at the hosts that are served, while the certificate of one that comes is still being asked for."""
+    await gateway.taken(gateway.slice())
+    gateway.open.clear()
+    taking = asyncio.create_task(gateway.taken(gateway.slice(WORLD + OTHER, revision=2)))
+    await asyncio.sleep(0)
+    keeping = asyncio.create_task(gateway.keeper.keep_certificates())
+    await gateway.issuer.clock.advance(60)
+    gateway.open.set()
+    await taking
+    keeping.cancel()
+    assert len(gateway.envoy.served) == 2
+    assert gateway.reasons == []

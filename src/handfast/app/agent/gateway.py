@@ -90,6 +90,8 @@ class GatewayKeeper:
         Where certificates take long it is published with those at hand first: whom it denies must not wait for an issuer.
         """
         before, retired = self.state.slice, _gone(self.state.slice, slice_)
+        for name in slice_.world.hosts.keys() - self._kept:
+            self._begin(name)
         ensuring = asyncio.create_task(self._ensure_certificates(slice_))
         try:
             done, _ = await asyncio.wait({ensuring}, timeout=PROMPT_S)
@@ -100,21 +102,27 @@ class GatewayKeeper:
         finally:
             ensuring.cancel()
         self.state.slice = slice_
+        self._kept = {name: kept for name, kept in self._kept.items() if name in slice_.world.hosts}
         await self._publish(retired)
 
     async def keep_certificates(self) -> None:
         """Renew host certificates as they come due, forever; each renewal is published at once."""
         while True:
-            waits = [kept.next_look() for kept in self._kept.values()]
+            served = self.state.slice.world.hosts if self.state.slice else {}
+            waits = [kept.next_look() for name, kept in self._kept.items() if name in served]
             await self._clock.sleep(min([*waits, self.pace.every_s]))
             if self.state.slice and await self._ensure_certificates(self.state.slice):
                 await self._publish()
 
     async def _ensure_certificates(self, slice_: Slice) -> bool:
-        """Get what is missing, due or spent; tell whether Envoy is to be told."""
-        self._kept = {name: kept for name, kept in self._kept.items() if name in slice_.world.hosts}
+        """Get what is missing, due or spent; tell whether Envoy is to be told.
+
+        Renewals go on while another slice is taken: what is kept of hosts that come or go is not theirs to begin or to forget.
+        """
         for name, host in slice_.world.hosts.items():
-            kept = self._kept.get(name) or self._begin(name)
+            kept = self._kept.get(name)
+            if kept is None:
+                continue
             try:
                 await kept.ensure(anew=_is_spent(kept.current.value, host, slice_))
                 fault = kept.fault
@@ -144,11 +152,10 @@ class GatewayKeeper:
         """Give the gateway's own gauges, in Prometheus' text format."""
         return self._staples.metrics()
 
-    def _begin(self, name: str) -> Kept:
+    def _begin(self, name: str) -> None:
         kept = self._kept[name] = Kept(self._paths.host(name), self._clock, self._ask_for(name), self.pace)
         if self._counting:
             kept.told(self._counting)
-        return kept
 
     def _ask_for(self, name: str) -> Ask:
         async def ask(csr: str) -> CertificateAnswer:
