@@ -31,7 +31,7 @@ from bench.support import cores, free_port, keep, listens, machine, platform, pr
 
 WARM_UP = 250
 """Connections before anything is measured: by then Envoy's Lua has compiled what it compiles."""
-PAIRS = 600
+PAIRS = 900
 """How often Handfast and the Envoy of the first limit do the same work right after one another."""
 
 
