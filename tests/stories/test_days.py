@@ -202,3 +202,23 @@ async def test_a_revoked_agent_gets_no_further_and_says_so(tmp_path: Path):
                 Reason.SNAPSHOT_BAD,
                 Reason.AGENT_REVOKED,
             }
+
+
+async def test_a_forgotten_agent_says_so_and_joins_anew_once_its_certificate_has_ended(tmp_path: Path):
+    """Until then nothing new reaches it; it comes back as a new one would, with a token for its name."""
+    async with site(tmp_path / "data", FakeClock()) as here:
+        await here.apply()
+        async with host(tmp_path / "agent", here) as on:
+            await on.current(here)
+            held = holds(on)
+            await here.operator.send("DELETE", f"/v1/agents/{AGENT}")
+            await here.apply(WORLD.replace("methods: [GET]", "methods: [PUT]"))
+            await pass_time(here.clock, 20 * HOUR, step=HOUR)
+            assert (holds(on), len(on.tokens)) == (held, 1)
+            assert Reason.AGENT_FORGOTTEN in {finding.reason for finding in on.agent._findings.standing}
+            here.clock.set(held.window.not_after)
+            await pass_time(here.clock, timedelta(minutes=5), step=timedelta(seconds=30))
+            assert holds(on).window.contains(here.clock.now())
+            assert len(on.tokens) == 2
+            await on.current(here)
+        assert [agent.name for agent in (await status(here)).agents] == [AGENT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from ssl import SSLContext
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any, Self, TypeVar
 
 import httpx2
@@ -45,7 +45,8 @@ class Api:
         """Reach the server on this machine over its Unix socket."""
 
         def connect() -> httpx2.AsyncClient:
-            transport = httpx2.AsyncHTTPTransport(uds=str(socket))
+            # There is no TLS on it; by default all CAs of this machine would be read, which takes longer than most calls.
+            transport = httpx2.AsyncHTTPTransport(uds=str(socket), verify=SSLContext(PROTOCOL_TLS_CLIENT))
             return httpx2.AsyncClient(transport=transport, base_url="http://handfast", timeout=TIMEOUT_S)
 
         return cls(connect, str(socket))

@@ -96,6 +96,7 @@ class Reason(StrEnum):
     AGENT_NAME_TAKEN = "agent.name-taken"
     AGENT_REVOKED = "agent.certificate-revoked"
     AGENT_EXPIRED = "agent.certificate-expired"
+    AGENT_FORGOTTEN = "agent.forgotten"
     ISSUANCE_KEY_NOT_ALLOWED = "issuance.key-not-allowed"
     ISSUANCE_BAD_PROOF = "issuance.bad-proof-of-possession"
     ISSUANCE_KEY_COMPROMISED = "issuance.key-compromised"
@@ -306,6 +307,8 @@ def _table() -> dict[Reason, Explanation]:
          "if it is to come back: stop it, remove its identity.pem, and start it with a token made for its name; 'handfast up' makes that itself"),
         (Reason.AGENT_EXPIRED, server, "the agent's own certificate has expired, as the agent was away when it was to be renewed",
          "if it is to come back: start it with a token made for its name ('handfast agent token --name NAME')"),
+        (Reason.AGENT_FORGOTTEN, server, "the server knows no such agent any more: an operator forgot it, or a backup from before it was restored",
+         "if it is to come back: stop it, remove its identity.pem, and start it with a token made for its name; 'handfast up' makes that itself"),
         (Reason.ISSUANCE_KEY_NOT_ALLOWED, client, "the key in the request is not allowed",
          "use ECDSA P-256 or P-384, Ed25519, or RSA with 2048 to 4096 bits"),
         (Reason.ISSUANCE_BAD_PROOF, client, "the request is not signed with the key that it names",

@@ -53,13 +53,6 @@ class EnvoyAdmin:
         """
         return await self._ask("POST", path)
 
-    async def is_ready(self) -> bool:
-        """Tell whether Envoy has its first configuration and accepts connections."""
-        try:
-            return (await self.get("/ready")).status == 200
-        except Unavailable:
-            return False
-
     async def stats(self, pattern: str = "") -> dict[str, int]:
         """Give counters and gauges by name, those whose names match ``pattern`` (RE2, unanchored).
 

@@ -162,15 +162,6 @@ class EnvoyProcess:
         self._process = await self._spawn()
         self._supervisor = asyncio.create_task(self._supervise(self._process))
 
-    async def wait_ready(self, limit: float) -> bool:
-        """Wait until Envoy serves its first configuration; False after ``limit`` seconds."""
-        until = time.monotonic() + limit
-        while not await self.admin.is_ready():
-            if time.monotonic() >= until:
-                return False
-            await asyncio.sleep(0.02)
-        return True
-
     async def stop(self, drain: float = 0.0) -> None:
         """Let connections finish for at most ``drain`` seconds, then end Envoy. When this returns or raises, it is gone.
 

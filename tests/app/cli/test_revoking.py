@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from handfast.base.reasons import Reason
+from handfast.base.refusal import Unavailable
+from handfast.io.authorities import Authority
 from handfast.io.database import step
 from tests.app.cli.terminal import handfast
 from tests.app.sites import Site
@@ -37,6 +39,21 @@ async def test_more_than_one_needs_a_yes(here: Site):
     shown = await handfast("cert", "revoke", "team/*", "--yes")
     assert shown.code == 0
     assert shown.out.endswith("25 certificates are revoked\n")
+    assert await revoked(here) == held
+
+
+async def test_a_key_that_is_away_is_no_reason_to_stop(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """What was revoked counts; that lists do not have it yet is said."""
+
+    async def away(*_: object) -> str:
+        raise Unavailable("the token is away")
+
+    monkeypatch.setattr(Authority, "crl", away)
+    held = {(await here.issue(f"team/{n}")).leaf.serial for n in range(3)}
+    shown = await handfast("cert", "revoke", "team/*", "--yes")
+    assert shown.code == 0
+    assert shown.out.endswith("3 certificates are revoked\n")
+    assert shown.err.endswith("revocation lists do not have it yet, and the server goes on trying: the token is away\n")
     assert await revoked(here) == held
 
 

@@ -19,8 +19,7 @@ from handfast.app.server.messages import (
 )
 from handfast.base.events import CertificateIssued, Event, FindingRaised, HandshakeRefused, RequestDenied
 from handfast.base.reasons import Reason
-from handfast.base.refusal import BadInput, Refused
-from handfast.io.database import step
+from handfast.base.refusal import BadInput
 from handfast.io.encoding import decode_event, encode_event, to_plain
 from tests.app.sites import AGENT, DOMAIN, WORLD, Site, problem, raw
 from tests.support.clock import START
@@ -134,17 +133,6 @@ async def test_a_revoked_agent_is_refused_everywhere(here: Site):
         ("POST", "/v1/agents/self/report"),
     ):
         assert problem(await raw(api, method, path, b"{}")) == (403, "revocation.revoked")
-
-
-async def test_an_agent_that_nobody_knows_gets_nothing(here: Site):
-    """A certificate of an agent that was forgotten opens nothing."""
-    api = await here.being(Role.AGENT)
-    ledger = here.server.platform.ledger
-    await ledger._db.write(step("delete from agents"))
-    for call in (watch(api), tell(api)):
-        with pytest.raises(Refused) as caught:
-            await call
-        assert caught.value.refusal.reason is Reason.NOT_FOUND
 
 
 # Reports

@@ -15,7 +15,7 @@ def trust(here: Site) -> Trust:
 
 
 async def test_events_are_sealed_as_they_come(here: Site):
-    """The first at once, and while many come, what has gathered after a rest."""
+    """After a rest, with what has gathered meanwhile."""
     ledger = here.server.platform.ledger
     for name in ("a", "b"):
         await here.issue(name)

@@ -17,7 +17,8 @@ from handfast.app.server.platform import Platform
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refused
 from handfast.base.spiffe import TrustDomain
-from tests.app.sites import DOMAIN, Site, problem, raw
+from handfast.io.credentials import new_key
+from tests.app.sites import AGENT, DOMAIN, Site, problem, raw
 from tests.support.pki import SERVER, Pki
 
 ALL = set(Role)
@@ -86,6 +87,41 @@ async def test_an_endpoint_lets_in_whom_it_should_and_nobody_else(endpoint: Endp
         assert refused == (role not in MAY[endpoint.method, endpoint.path]), role
         if refused:
             assert response.status_code == (401 if role is Role.NOBODY else 403)
+
+
+def _body(path: str) -> bytes:
+    """Give what an agent may send there."""
+    csr = new_key().csr_pem
+    bodies: dict[str, Any] = {
+        "/v1/certificates/renew": {"csr": csr},
+        "/v1/agents/self/certificates": {"host": f"api.{DOMAIN}", "csr": csr},
+        "/v1/agents/self/report": {},
+        "/v1/agents/self/standings": {"authority": "acme", "certificate": Pki().leaf().cert_pem.decode()},
+    }
+    return msgspec.json.encode(bodies[path]) if path in bodies else b""
+
+
+async def test_a_forgotten_agent_gets_nothing(here: Site):
+    """Its certificate counts for a while, and would otherwise for ever: it renews itself, and vouches for hosts."""
+    await here.apply()
+    held = await here.join()
+    theirs = [
+        (method, path) for (method, path), roles in MAY.items() if Role.AGENT in roles and Role.NOBODY not in roles
+    ]
+    assert len(theirs) >= 6
+
+    async def say(method: str, path: str) -> tuple[int, str]:
+        response = await raw(here.holder(held), method, path.format(serial="0" * 40), _body(path))
+        return response.status_code, response.text
+
+    refusal = '"code":"agent.forgotten"'
+    for method, path in theirs:
+        assert refusal not in (await say(method, path))[1], path
+    await here.operator.send("DELETE", f"/v1/agents/{AGENT}")
+    for method, path in theirs:
+        status, text = await say(method, path)
+        assert (status, refusal in text) == (403, True), (path, text)
+    assert await here.join()  # with a token for its name
 
 
 async def test_an_operator_of_this_machine_needs_no_certificate(here: Site):

@@ -8,7 +8,13 @@ from starlette.requests import Request
 from handfast.app.client import Api
 from handfast.app.server.callers import Caller, Role
 from handfast.app.server.inventory_messages import BatchAnswer, BatchRequest, Selected, SelectorRequest
-from handfast.app.server.messages import CertificateAnswer, CertificateRequest, RenewRequest, RevocationRequest
+from handfast.app.server.messages import (
+    CertificateAnswer,
+    CertificateRequest,
+    RenewRequest,
+    RevocationAnswer,
+    RevocationRequest,
+)
 from handfast.app.server.revocations import Revocations
 from handfast.app.server.slices import Slices
 from handfast.base.reasons import Reason
@@ -50,6 +56,22 @@ async def test_whoever_is_answered_can_rely_on_it(here: Site):
     answer = await revocations.revoke(Caller(Role.OPERATOR, "ann"), request, RevocationRequest(serial=held.leaf.serial))
     assert [row.serial for row in answer.revoked] == [held.leaf.serial]
     assert held.leaf.fingerprint in idle.denied
+
+
+async def test_what_a_name_gets_meanwhile_is_revoked_too(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """Who revokes a name means what it has when the answer comes, not what it had when the call began."""
+    ledger, held = here.server.platform.ledger, [(await here.issue("payments")).leaf.serial]
+    inner = ledger.revoke
+
+    async def slowly(*args: Any) -> list[str]:
+        if len(held) == 1:
+            held.append((await here.issue("payments")).leaf.serial)
+        return await inner(*args)
+
+    monkeypatch.setattr(type(ledger), "revoke", lambda _, *args: slowly(*args))
+    answer = await here.operator.call("POST", "/v1/revocations", RevocationAnswer, RevocationRequest(name="payments"))
+    assert [row.serial for row in answer.revoked] == held
+    assert sorted(await revoked_events(here)) == sorted(held)
 
 
 async def test_a_reason_that_cannot_be_given_is_said_before_anybody_is_asked(here: Site):

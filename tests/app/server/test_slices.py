@@ -10,6 +10,7 @@ from cryptography import x509
 
 from handfast.access.slice import Slice, parse_slice
 from handfast.app.server.messages import RevocationAnswer, RevocationRequest
+from handfast.app.server.slices import OLD, PATIENCE_S, PROMPT_S
 from handfast.base.refusal import Unavailable
 from handfast.io.authorities import Authority
 from handfast.io.slice_lists import SliceLists
@@ -70,6 +71,77 @@ def listed(here: Site) -> int:
     return sum(len(x509.load_pem_x509_crl(text.encode())) for text in current(here).crls)
 
 
+async def test_a_revocation_waits_for_no_list_of_another(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """One after the other is denied while the key hangs; the last list, once the key is back, has them all."""
+    held, back = [(await here.issue(f"w{n}")).leaf for n in range(3)], asyncio.Event()
+    sign = Authority.crl
+
+    async def away(self: Authority, revoked: Iterable[Revoked], number: int, now: datetime) -> str:
+        await back.wait()
+        return await sign(self, revoked, number, now)
+
+    monkeypatch.setattr(Authority, "crl", away)
+    revoking = []
+    for leaf in held:
+        asked = RevocationRequest(serial=leaf.serial)
+        revoking.append(asyncio.create_task(here.operator.call("POST", "/v1/revocations", RevocationAnswer, asked)))
+        async with asyncio.timeout(PATIENCE_S / 2):
+            while leaf.fingerprint not in current(here).denied:
+                await asyncio.sleep(0.01)
+        assert listed(here) == 0
+    back.set()
+    late = [answer.late for answer in await asyncio.gather(*revoking)]
+    assert late[-1] == ""
+    assert set(late) <= {"", "another change came before"}
+    assert listed(here) == 3
+
+
+async def test_what_gateways_do_not_have_is_not_answered_as_done(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """That only lists are late is one thing; that nobody was told yet is an error, though the ledger has it."""
+    leaf, ledger = (await here.issue("payments")).leaf, here.server.platform.ledger
+    inner = type(ledger).revoked_live
+
+    def away(*_: object) -> AsyncIterator[object]:
+        raise Unavailable("the ledger is away")
+
+    monkeypatch.setattr(type(ledger), "revoked_live", away)
+    with pytest.raises(Unavailable, match="gateways do not have it yet: the ledger is away"):
+        await here.operator.call("POST", "/v1/revocations", RevocationAnswer, RevocationRequest(serial=leaf.serial))
+    assert leaf.fingerprint not in current(here).denied
+    monkeypatch.setattr(type(ledger), "revoked_live", inner)
+    await here.clock.advance(60)
+    async with asyncio.timeout(5):
+        while leaf.fingerprint not in current(here).denied:
+            await asyncio.sleep(0.01)
+
+
+async def test_lists_that_grow_old_give_way_to_nothing(here: Site, monkeypatch: pytest.MonkeyPatch):
+    """Gateways would refuse everybody once a list has ended, however many revocations came before the next one was made."""
+    platform, began, back = here.server.platform, asyncio.Event(), asyncio.Event()
+    old, new = [(await here.issue(f"w{n}")).leaf for n in range(2)]
+    await here.operator.send("POST", "/v1/revocations", RevocationRequest(serial=old.serial))
+    here.clock.set(here.clock.now() + OLD)
+    sign = Authority.crl
+
+    async def slow(self: Authority, revoked: Iterable[Revoked], number: int, now: datetime) -> str:
+        began.set()
+        await back.wait()
+        return await sign(self, revoked, number, now)
+
+    monkeypatch.setattr(Authority, "crl", slow)
+    refreshing = asyncio.create_task(platform.slices.refresh())
+    await began.wait()
+    await asyncio.sleep(2 * PROMPT_S)
+    revoking = asyncio.create_task(
+        here.operator.call("POST", "/v1/revocations", RevocationAnswer, RevocationRequest(serial=new.serial))
+    )
+    await asyncio.sleep(2 * PROMPT_S)
+    assert not refreshing.done()
+    back.set()
+    assert await refreshing
+    assert (await revoking).late == ""
+
+
 @pytest.mark.parametrize("hangs", [False, True])
 @pytest.mark.parametrize("before", [0, 1])
 async def test_a_key_that_cannot_be_used_holds_no_revocation_up(
@@ -91,14 +163,19 @@ async def test_a_key_that_cannot_be_used_holds_no_revocation_up(
         return await sign(self, revoked, number, now)
 
     monkeypatch.setattr(Authority, "crl", away)
+    monkeypatch.setattr("handfast.app.server.slices.PATIENCE_S", 0.4)
     asked = RevocationRequest(serial=leaf.serial)
     revoking = asyncio.create_task(here.operator.call("POST", "/v1/revocations", RevocationAnswer, asked))
     async with asyncio.timeout(5):
         while leaf.fingerprint not in current(here).denied:
             await asyncio.sleep(0.01)
     assert listed(here) == before
+    if not hangs:
+        back.set()
+    answer = await revoking
+    assert [one.serial for one in answer.revoked] == [leaf.serial]
+    assert answer.late == ("it takes longer than 0.4 s" if hangs else "the token is away")
     back.set()
-    await asyncio.gather(revoking, return_exceptions=True)
     await here.clock.advance(60)
     async with asyncio.timeout(5):
         while listed(here) != before + 1:

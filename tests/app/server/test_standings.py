@@ -15,7 +15,7 @@ from handfast.app.server.messages import EventList
 from handfast.app.server.standing_messages import StandingAnswer, StandingRequest
 from handfast.app.server.standings import ANSWERS, TELL_EVERY
 from handfast.base.reasons import Reason
-from handfast.base.refusal import BadInput, Refused
+from handfast.base.refusal import BadInput, Refused, Unavailable
 from handfast.trust.standing import AGAIN_S, Word
 from tests.app.sites import Site, problem, raw, site
 from tests.support import ocsp
@@ -144,6 +144,35 @@ async def test_a_clock_that_was_set_back_keeps_no_fault_from_an_operator(here: S
         responder.site.status = status
         await ask(agent)
     assert await findings(here) == [(Reason.REVOCATION_OCSP_UNAVAILABLE, "acme")] * 2
+
+
+async def test_findings_that_wait_long_for_the_ledger_and_are_lost_stop_nobody(
+    here: Site, responder: Responder, monkeypatch: pytest.MonkeyPatch
+):
+    """Two may have waited, where another fault came a minute after the first. What was lost is told again later."""
+    await here.apply(world(responder.site.url))
+    agent, ledger = await here.being(Role.AGENT), here.server.platform.ledger
+    away, waiting = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def hang(_: object) -> None:
+        waiting.release()
+        await away.wait()
+        raise Unavailable("the ledger is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(ledger), "append", lambda _, events: hang(events))
+        asking = []
+        for status in (503, 200):
+            responder.site.status = status
+            responder.saying.signer = authority("Acme Issuing")
+            asking.append(asyncio.create_task(ask(agent, (ALICE, BOB)[len(asking)])))
+            await asyncio.wait_for(waiting.acquire(), 5)
+            here.clock.set(here.clock.now() + TELL_EVERY)
+        away.set()
+        assert [one.word for one in await asyncio.gather(*asking)] == [Word.UNKNOWN] * 2
+    here.clock.set(here.clock.now() + timedelta(seconds=AGAIN_S + 1))
+    await ask(agent)
+    assert await findings(here) == [(Reason.REVOCATION_OCSP_UNUSABLE, "acme")]
 
 
 async def test_no_agent_makes_us_ask_for_what_the_authority_never_signed(here: Site, responder: Responder):

@@ -50,7 +50,11 @@ from handfast.trust.rotation import PACE, Pace
 _log = structlog.get_logger("handfast.agent")
 WATCH_S = 50
 RETRY_S = 0.5
-_REVOKED = frozenset({Reason.REVOKED, Reason.AGENT_REVOKED})
+_GONE = {
+    Reason.REVOKED: Reason.AGENT_REVOKED,
+    Reason.AGENT_REVOKED: Reason.AGENT_REVOKED,
+    Reason.AGENT_FORGOTTEN: Reason.AGENT_FORGOTTEN,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,9 +228,9 @@ class Agent:
                 self._find(Reason.RENEWAL_FAILED, error, {"agent": self.config.name})
 
     def _find(self, reason: Reason, error: HandfastError, seen: dict[str, str]) -> None:
-        """Raise a finding for what the server said; that it revoked this agent is one of its own, as nothing else helps then."""
-        if isinstance(error, Refused) and error.refusal.reason in _REVOKED:
-            self._findings.find(Reason.AGENT_REVOKED, {"agent": self.config.name, "file": str(self.paths.identity)})
+        """Raise a finding for what the server said; that it let this agent go is one of its own, as nothing else helps then."""
+        if isinstance(error, Refused) and (gone := _GONE.get(error.refusal.reason)):
+            self._findings.find(gone, {"agent": self.config.name, "file": str(self.paths.identity)})
         self._findings.find(reason, {**seen, "error": str(error)})
 
     # The world
@@ -264,7 +268,8 @@ class Agent:
         raw, long = response.content, len(response.content) > off_loop.LONG_BYTES
         slice_ = await off_loop.run(parse_slice, raw, self._slice, long=long)
         await self._take(slice_)
-        await off_loop.run(write, self.paths.slice, raw, 0o600, long=long)
+        # A disk may take long, and Envoy is told by this loop.
+        await asyncio.to_thread(write, self.paths.slice, raw, 0o600)
         return slice_.digest
 
     async def _take(self, slice_: Slice) -> None:

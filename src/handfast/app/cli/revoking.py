@@ -61,13 +61,16 @@ def revoke(
 
     _confirm(ask(select, data, server, identity), yes=yes)
     done: list[CertificateRow] = []
+    late = ""
 
     async def work(api: Api) -> None:
+        nonlocal late
         request, left = msgspec.convert({"reason": reason, **selector}, BatchRequest), True
         while left:
             answer = await api.call("POST", "/v1/revocations/batches", BatchAnswer, request)
             done.extend(answer.revoked)
             _tell(answer.revoked, as_json=as_json)
+            late = answer.late
             left = answer.left > 0 and bool(answer.revoked)
 
     try:
@@ -77,6 +80,8 @@ def revoke(
             typer.echo(ENCODER.encode(done))
     if not as_json and len(done) > 1:
         typer.echo(f"{len(done)} certificates are revoked")
+    if late:
+        typer.echo(f"revocation lists do not have it yet, and the server goes on trying: {late}", err=True)
 
 
 def _selector(what: str, agent: str, issuer: str) -> dict[str, str]:

@@ -121,7 +121,7 @@ def forget_agent(
     server: Remote = "",
     identity: Identity = NO_IDENTITY,
 ) -> None:
-    """Forget an agent that will not come back, so that it holds up nothing. It can join again with a token for its name.
+    """Forget an agent that will not come back, so that it holds up nothing and gets nothing. It can join again with a token for its name.
 
     [bold]Examples[/bold]
 

@@ -102,7 +102,7 @@ GROUPS: Mapping[str, tuple[str, Verbs]] = {
             ),
             "forget-agent": (
                 "rotation:forget_agent",
-                "Forget an agent that will not come back, so that it holds up nothing. It can join again with a token for its name.",
+                "Forget an agent that will not come back, so that it holds up nothing and gets nothing. It can join again with a token for its name.",
             ),
             "init": (
                 "authorities:init",

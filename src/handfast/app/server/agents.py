@@ -64,7 +64,7 @@ class Agents:
         """Give the slice; with ``If-None-Match`` and ``wait`` (seconds), as soon as it is another one."""
         wait = bounded_number(request.query_params.get("wait"), "wait", 0, LONGEST_WAIT)
         if not await self.platform.ledger.agent_seen(caller.name, self.platform.clock.now()):
-            raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
+            raise Refused(Refusal(Reason.AGENT_FORGOTTEN, {"agent": caller.name}))
         known = request.headers.get("if-none-match", "").strip('"')
         topic = self.platform.slices.current
         current = topic.value
@@ -85,7 +85,7 @@ class Agents:
         ledger = self.platform.ledger
         # Counts come last: an agent tells again what was refused or lost, and they alone would be kept twice.
         if not await self._state(caller, body, now):
-            raise Refused(Refusal(Reason.NOT_FOUND, {"agent": caller.name}))
+            raise Refused(Refusal(Reason.AGENT_FORGOTTEN, {"agent": caller.name}))
         if body.serving:
             await self.platform.rotation.serves(caller.name, frozenset(body.serving))
         known = self.platform.slices.world.hosts

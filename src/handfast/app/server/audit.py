@@ -20,10 +20,10 @@ REST_S = 0.2
 
 
 async def keep_sealed(platform: Platform) -> None:
-    """Link events as they come, for ever. The first after a quiet time at once; then it rests, so that many go as one."""
+    """Link events as they come, for ever. It rests first, so that many go as one, and whom an event concerns need not wait for the disk."""
     async for _ in platform.ledger.event_head.subscribe():
-        await audit.seal_all(platform.ledger, platform.clock.now())
         await platform.clock.sleep(REST_S)
+        await audit.seal_all(platform.ledger, platform.clock.now())
 
 
 @dataclass(frozen=True, slots=True)

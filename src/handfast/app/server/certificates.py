@@ -82,6 +82,8 @@ class Certificates:
         if held is None or caller.identity is None:
             raise Refused(Refusal(Reason.CALLER_UNKNOWN, {"caller": str(caller)}))
         await require_recorded(self.platform, held)
+        if caller.role is Role.AGENT:
+            await require_agent(self.platform, caller)
         entry = self.platform.slices.world.workloads.get(caller.identity.name)
         dns = tuple(name for name in held.dns_sans if entry is None or name in entry.dns)
         own, life = caller.role in _RENEW_RESERVED, self._life(held, entry)
@@ -186,6 +188,16 @@ async def require_recorded(platform: Platform, held: CertificateFacts) -> None:
     record = await platform.ledger.by_fingerprint(held.fingerprint)
     if record is None or record.state is not CertificateState.ISSUED:
         raise Refused(Refusal(Reason.REVOKED if record else Reason.CALLER_UNKNOWN, {"serial": held.serial}))
+
+
+async def require_agent(platform: Platform, caller: Caller) -> None:
+    """Check that an agent is one still: who was forgotten has a certificate for a while, and is to get nothing by it.
+
+    Raises:
+        Refused: it was forgotten.
+    """
+    if not await platform.ledger.agent_known(caller.name):
+        raise Refused(Refusal(Reason.AGENT_FORGOTTEN, {"agent": caller.name}))
 
 
 async def _refused(platform: Platform, identity: SpiffeId, requester: str, refusal: Refusal) -> Refused:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -62,10 +63,10 @@ class Application:
 
     def __init__(self, endpoints: Sequence[Endpoint], admit: Admit, more: Sequence[Route] = ()) -> None:
         """Make the table."""
-        described = ENCODER.encode(openapi(endpoints))
+        described = cache(lambda: ENCODER.encode(openapi(endpoints)))
 
         async def serve_document(_: Request) -> Response:
-            return Response(described, media_type="application/json")
+            return Response(described(), media_type="application/json")
 
         served = [(endpoint, _serve(endpoint, admit)) for endpoint in endpoints]
         routes = [Route(endpoint.path, serve, methods=[endpoint.method]) for endpoint, serve in served]

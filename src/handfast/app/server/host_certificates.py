@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from handfast.access.policy import Host
 from handfast.app.server.callers import AGENTS, Caller
-from handfast.app.server.certificates import issue
+from handfast.app.server.certificates import issue, require_agent
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.joining import CERTIFICATE_TTL
 from handfast.app.server.messages import (
@@ -60,6 +60,7 @@ class HostCertificates:
 
     async def host_certificate(self, caller: Caller, _: Request, body: HostCertificateRequest) -> HostCertificateAnswer:
         """Issue the server certificate of a host of the world to a gateway, with the first OCSP response to staple."""
+        await require_agent(self.platform, caller)
         host = self.platform.slices.world.hosts.get(body.host)
         if host is None:
             raise Refused(Refusal(Reason.ISSUANCE_NAME_NOT_ALLOWED, {"host": body.host}))
@@ -84,6 +85,7 @@ class HostCertificates:
 
     async def staple(self, caller: Caller, request: Request, _: None) -> StapleAnswer:
         """Give the OCSP response of a certificate of this agent's gateway."""
+        await require_agent(self.platform, caller)
         serial = request.path_params["serial"]
         record = await self.platform.ledger.by_serial(serial) if _SERIAL.fullmatch(serial) else None
         if record is None or record.identity != str(self._gateway(caller)):

@@ -101,10 +101,11 @@ class BatchRequest(SelectorRequest):
 
 
 class BatchAnswer(Message):
-    """What this call revoked, and how many of the certificates that are meant are left."""
+    """What this call revoked, and how many of the certificates that are meant are left; ``late`` as in `RevocationAnswer`."""
 
     revoked: list[CertificateRow]
     left: int
+    late: str = ""
 
 
 class ChainLink(Message):

@@ -131,4 +131,4 @@ class Joining:
                 return
             events = [revoked_event(live[one], RevocationReason.SUPERSEDED, f"join:{name}", now) for one in ended]
             await ledger.revoke(ended, now, RevocationReason.SUPERSEDED.value, events)
-            await self.platform.slices.refresh()
+            await self.platform.slices.refresh_soon()

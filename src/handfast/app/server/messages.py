@@ -88,9 +88,10 @@ class RevocationRequest(Message):
 
 
 class RevocationAnswer(Message):
-    """What was revoked by this call."""
+    """What was revoked by this call. It counts; ``late`` says why revocation lists have not all of it yet, empty where they have."""
 
     revoked: list[CertificateRow]
+    late: str = ""
 
 
 class WorldAnswer(Message):

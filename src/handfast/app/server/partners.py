@@ -48,10 +48,11 @@ class PartnerSlices(Slices):
         self._told: dict[str, Refusal] = {}
         super().__init__(authorities, ledger, rotations, clock, shared)
 
-    async def refresh(self) -> None:
-        """Make the slice anew, with the lists that are known. A list that is not known yet is fetched soon after."""
-        await super().refresh()
+    async def refresh(self) -> bool:
+        """Make the slice anew, with the lists of others that are known. One that is not known yet is fetched soon after."""
+        whole = await super().refresh()
         self._stirred.set()
+        return whole
 
     async def _complete(self, world: World) -> World:
         """Give a world with the lists that are known, and with those that it brings itself."""

@@ -58,9 +58,14 @@ class Revocations:
         )  # fmt: skip
 
     async def revoke(self, caller: Caller, _: Request, body: RevocationRequest) -> RevocationAnswer:
-        """Revoke one certificate by serial, or all live ones of a name."""
+        """Revoke one certificate by serial, or all live ones of a name, until there is none: its holder may renew meanwhile."""
         reason, now = revocation_reason(body.reason), self.platform.clock.now()
-        return RevocationAnswer(revoked=await self._revoke(await self._targets(body, now), reason, caller, now))
+        targets, answer = await self._targets(body, now), RevocationAnswer(revoked=[])
+        while targets:
+            revoked, answer.late = await self._revoke(targets, reason, caller, now)
+            answer.revoked += revoked
+            targets = await self.platform.ledger.live_by_name(body.name, now) if body.name else []
+        return answer
 
     async def select(self, _: Caller, __: Request, body: SelectorRequest) -> Selected:
         """Tell which live certificates a selector means now, and change nothing."""
@@ -101,31 +106,32 @@ class Revocations:
         own = caller.certificate.fingerprint if caller.certificate else ""
         found = await ledger.selected(selector, now, body.limit, own)
         if not found and (lost := await self._unrecorded(body, now)):
-            return BatchAnswer(revoked=await self._revoke_unrecorded(lost, reason, caller, now), left=0)
-        revoked = await self._revoke(found, reason, caller, now)
-        return BatchAnswer(revoked=revoked, left=await ledger.count_selected(selector, now))
+            revoked, late = await self._revoke_unrecorded(lost, reason, caller, now)
+            return BatchAnswer(revoked=revoked, left=0, late=late)
+        revoked, late = await self._revoke(found, reason, caller, now)
+        return BatchAnswer(revoked=revoked, left=await ledger.count_selected(selector, now), late=late)
 
     async def _revoke(
         self, targets: Sequence[CertificateRecord], reason: RevocationReason, caller: Caller, now: datetime
-    ) -> list[CertificateRow]:
+    ) -> tuple[list[CertificateRow], str]:
         events = [revoked_event(record, reason, str(caller), now) for record in targets]
         changed = set(await self.platform.ledger.revoke([r.serial for r in targets], now, reason.value, events))
-        await self.platform.slices.refresh()
+        late = await self.platform.slices.refresh_soon()
         done = [
             replace(record, state=CertificateState.REVOKED, revoked_at=now, revocation_reason=reason.value)
             for record in targets
             if record.serial in changed
         ]
-        return [row(record, now) for record in done]
+        return [row(record, now) for record in done], late
 
     async def _revoke_unrecorded(
         self, lost: CertificateRecord, reason: RevocationReason, caller: Caller, now: datetime
-    ) -> list[CertificateRow]:
+    ) -> tuple[list[CertificateRow], str]:
         event = revoked_event(lost, reason, str(caller), now)
         done = await self.platform.ledger.revoke_unrecorded(lost, reason.value, event)
-        await self.platform.slices.refresh()
+        late = await self.platform.slices.refresh_soon()
         gone = replace(lost, state=CertificateState.REVOKED, revoked_at=now, revocation_reason=reason.value)
-        return [row(gone, now)] if done else []
+        return [row(gone, now)] if done else [], late
 
     async def _targets(self, body: RevocationRequest, now: datetime) -> list[CertificateRecord]:
         if bool(body.serial) == bool(body.name):

@@ -4,7 +4,8 @@ While one authority follows another, it holds all that count: roots, issuers and
 issues: by that agents know when to renew early.
 
 Gateways refuse whom a slice denies, with a list or without. So a revocation waits for no key that signs lists: where that takes
-long, or fails, those of the slice before go along until the next ones are made.
+long, or fails, those of the slice before go along until the next ones are made. Nor does it wait for the lists of a revocation
+before: where they take long, they give way to what came meanwhile.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+import structlog
+
 from handfast.access.slice import Slice, make_slice, written
 from handfast.access.world import World
 from handfast.access.world_file import parse_world
 from handfast.app.server.revoked import Fingerprints, Revoked
-from handfast.base.refusal import Refusal
+from handfast.base.refusal import Refusal, Unavailable
 from handfast.io import off_loop
 from handfast.io.authorities import Authority
 from handfast.io.generations import Generations
@@ -34,9 +37,16 @@ from handfast.trust.facts import pem
 from handfast.trust.rotation import Generations as Rows
 from handfast.trust.rotation import Stage, coming
 
+_log = structlog.get_logger("handfast")
 REFRESH = timedelta(hours=1)
 PROMPT_S = 0.25
 """So long a slice waits for its revocation lists."""
+PATIENCE_S = 5.0
+"""So long whoever changed something waits for the lists that come with it."""
+OLD = timedelta(days=1)
+"""Lists count for days. Those that are older than this give way to nothing, however much comes meanwhile."""
+
+_GOES_ON = "the server goes on trying; look at its log, and at 'handfast status'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +79,36 @@ class Slices:
         self.revision = 0
         self.denied = Fingerprints()
         self._given: Slice | None = None
+        self._listed, self._covered = clock.now(), 0
         self._alone = asyncio.Lock()
 
-    async def refresh(self) -> None:
-        """Make the slice anew. An equal one wakes nobody."""
+    async def refresh(self) -> bool:
+        """Make the slice anew. An equal one wakes nobody. Tell whether its lists are: if not, another change came before, and brings them."""
         # A long list takes its time, and a slice from before it must not come after one that began later.
         async with self._alone:
-            await self._refresh()
+            return await self._refresh()
 
-    async def _refresh(self) -> None:
+    async def refresh_soon(self) -> str:
+        """Refresh, and give why lists are late, or nothing: gateways have the change all the same, and the server goes on trying.
+
+        Raises:
+            Unavailable: gateways do not have it yet.
+        """
+        change = self._ledger.changes.value
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                late = "" if await self.refresh() else "another change came before"
+        except (Unavailable, TimeoutError) as error:
+            late = str(error) or f"it takes longer than {PATIENCE_S:g} s"
+            if self._covered < change:
+                raise Unavailable(
+                    f"the change counts, and gateways do not have it yet: {late}", hint=_GOES_ON
+                ) from error
+        if late:
+            _log.warning("lists.late", error=late)
+        return late
+
+    async def _refresh(self) -> bool:
         latest = await self._ledger.latest_revision()
         newer = latest if latest and latest.number != self.revision else None
         self.world = await self._complete(parse_world(newer.document) if newer else self.world)
@@ -96,11 +127,24 @@ class Slices:
             await asyncio.wait({making}, timeout=PROMPT_S)
             if (before := self._given) and before.issuers == issuers and not _is_made(making):
                 await self._give(partial(slice_with, crls=before.crls), rows)
+                self._covered = seen
+                if await self._gives_way(making, seen):
+                    await before_it.forget()
+                    return False
             await self._give(partial(slice_with, crls=await making), rows)
+            self._listed, self._covered = self._clock.now(), seen
         finally:
             making.cancel()
         await revoked.forget_lists()
         await before_it.forget()
+        return True
+
+    async def _gives_way(self, lists: asyncio.Task[tuple[str, ...]], seen: int) -> bool:
+        """Wait for lists, or for a change after ``seen``, whose revocations must not wait for them; tell whether it is that."""
+        if not self._listed <= self._clock.now() < self._listed + OLD:
+            return False
+        await first_of(asyncio.wait({lists}), self._ledger.changes.wait_for_change(seen))
+        return not lists.done()
 
     async def _complete(self, world: World) -> World:
         """Give a world with what belongs to it and does not stand in it: nothing here. No slice is made of it before."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from handfast.app.server.callers import AGENTS, Caller
+from handfast.app.server.certificates import require_agent
 from handfast.app.server.endpoints import Endpoint
 from handfast.app.server.platform import Platform
 from handfast.app.server.standing_messages import StandingAnswer, StandingRequest
@@ -32,8 +33,9 @@ class StandingApi:
             ),
         )  # fmt: skip
 
-    async def ask(self, _: Caller, __: Request, body: StandingRequest) -> StandingAnswer:
+    async def ask(self, caller: Caller, _: Request, body: StandingRequest) -> StandingAnswer:
         """Say how a certificate stands with its authority, which is asked by OCSP where that is not known."""
+        await require_agent(self.platform, caller)
         leaf = pem_certificates(body.certificate)[0]
         known = await self.platform.standings.of(body.authority, leaf)
         return StandingAnswer(word=known.word, since=known.since, until=known.until, renew=known.renew)

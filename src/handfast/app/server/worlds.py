@@ -85,8 +85,11 @@ class Worlds:
             requester=str(caller),
         )
         number = await self.platform.ledger.apply(body, event.digest, event.requester, event.at, event)
-        await self.platform.slices.refresh()
-        return self._answer(number, body, world, change, changed=number != before)
+        late = await self.platform.slices.refresh_soon()
+        answer = self._answer(number, body, world, change, changed=number != before)
+        if late:
+            answer.warnings.append(f"revocation lists are late, and the server goes on trying: {late}")
+        return answer
 
     async def diff(self, _: Caller, __: Request, body: str) -> WorldAnswer:
         """Tell what an apply would change, and change nothing."""

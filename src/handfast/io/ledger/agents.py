@@ -133,6 +133,10 @@ class Agents(StapleEnds):
         results = await self._db.write(step(sql, name, to_micros(at), acknowledged, said.decode()))
         return results[0].count == 1
 
+    async def agent_known(self, name: str) -> bool:
+        """Tell whether there is an agent of this name."""
+        return await self._db.one("select 1 from agents where name = $1", name) is not None
+
     async def agent(self, name: str) -> AgentRecord | None:
         """Give the agent of this name."""
         row = await self._db.one(f"{_SELECT} where agents.name = $1", name)

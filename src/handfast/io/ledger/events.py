@@ -107,18 +107,15 @@ class Events:
         rows = await self._db.fetch(_BODIES, after, bounded(limit))
         return [(seq, body.encode()) for seq, body in rows]
 
-    async def recent(
-        self, limit: int = 100, kinds: Collection[str] = (), before: int | None = None
-    ) -> list[tuple[int, Event]]:
-        """Give the newest events, newest first, with their seq; those before seq ``before`` where it is given.
+    async def recent(self, limit: int = 100, kinds: Collection[str] = ()) -> list[tuple[int, Event]]:
+        """Give the newest events, newest first, with their seq.
 
         Raises:
             BadInput: the limit is not from 1 to 1000, or a kind is unknown.
         """
-        where, names = _of_kinds(kinds, first=3)
-        sql = f"select seq, body from events where seq < $1 {where} order by seq desc limit $2"  # noqa: S608 - placeholders
-        start = NEWEST if before is None else before
-        return [_event(row) for row in await self._db.fetch(sql, start, bounded(limit), *names)]
+        where, names = _of_kinds(kinds, first=2)
+        sql = f"select seq, body from events where seq > 0 {where} order by seq desc limit $1"  # noqa: S608 - placeholders
+        return [_event(row) for row in await self._db.fetch(sql, bounded(limit), *names)]
 
     async def event(self, event_id: str) -> Event | None:
         """Find an event by its id: for a denied request, the request id that the client got."""

@@ -174,7 +174,7 @@ class Finalizing:
         requester = asked.account.requester if asked.account else "its own key, by ACME"
         event = revoked_event(record, reason, requester, now)
         await self.platform.ledger.revoke([record.serial], now, reason.value, [event])
-        await self.platform.slices.refresh()
+        await self.platform.slices.refresh_soon()
 
 
 def _problem(error: HandfastError) -> Problem:
