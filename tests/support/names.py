@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -41,12 +42,16 @@ class Names:
 
     def close(self) -> None:
         """Stop."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, and says all the same that nobody is connected
         self._socket.close()
 
     def _serve(self) -> None:
         while True:
             try:
                 raw, peer = self._socket.recvfrom(4096)
+                if not raw:
+                    return
                 self._socket.sendto(self._answer(raw), peer)
             except OSError:
                 return

@@ -76,7 +76,10 @@ class Hearing:
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(
+                    LOOK_SECONDS
+                ):  # wait_for would lose a cancellation at that moment (Python 3.11)
+                    await lost.wait()
                 return
             await session.execute("select 1")
             self._news.set()

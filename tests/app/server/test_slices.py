@@ -180,3 +180,17 @@ async def test_a_key_that_cannot_be_used_holds_no_revocation_up(
     async with asyncio.timeout(5):
         while listed(here) != before + 1:
             await asyncio.sleep(0.01)
+
+
+async def test_a_server_stops_while_its_work_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A failure at the moment of the end keeps no server alive: each piece of its work hears that it is over."""
+
+    async def away(*_: object) -> str:
+        raise Unavailable("the token is away")
+
+    monkeypatch.setattr(Authority, "crl", away)
+    for attempt in range(8):  # what is due at that moment differs from time to time
+        async with asyncio.timeout(15), site(tmp_path / str(attempt), FakeClock()) as here:
+            await here.issue("payments")
+            body = RevocationRequest(name="payments", reason="superseded")
+            assert (await here.operator.call("POST", "/v1/revocations", RevocationAnswer, body)).late

@@ -45,6 +45,7 @@ from handfast.app.server.readiness import Readiness
 from handfast.app.server.revocations import Revocations, revoked_event
 from handfast.app.server.rotation import Rotation
 from handfast.app.server.rotation_api import RotationApi
+from handfast.app.server.slices import Work
 from handfast.app.server.standing_api import StandingApi
 from handfast.app.server.standings import ANSWERS, PartnerStandings
 from handfast.app.server.status import NO_STATUS, Status, StatusConfig, settle
@@ -156,10 +157,10 @@ class Server:
         self.more_metrics.append(self.platform.rotation.metrics)
         follow = (self.platform.rotation.follow, self._follow_rotation, self.status.keep, self._seal, self._discover)
         tidy = (self._prune, self._settle)
-        for work in (self.platform.slices.keep_fresh, self.platform.journal.follow, self._keep, *tidy, *follow):
+        for work in (*self.platform.slices.works(), self.platform.journal.follow, self._keep, *tidy, *follow):
             self._tasks.add(asyncio.create_task(self._insist(work)))
 
-    async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _insist(self, work: Work) -> None:
         """Run what never ends. Where it does, something broke it that may pass: tell, and begin again in a while."""
         while True:
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from handfast.access.authority import ForeignAuthority
 from handfast.access.world import World
 from handfast.app.server.messages import PartnerRow
-from handfast.app.server.slices import Slices
+from handfast.app.server.slices import Slices, Work
 from handfast.base.events import SERVER, FindingRaised
 from handfast.base.reasons import Reason
 from handfast.base.refusal import Refusal
@@ -59,13 +59,12 @@ class PartnerSlices(Slices):
         await self._status.follow(world.authorities, self._clock.now())
         return replace(world, lists=self._status.lists_of(world.authorities))
 
-    async def keep_fresh(self) -> None:
-        """Follow the ledger and the clock, and fetch each list before the one at hand grows old."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(super().keep_fresh())
-            tasks.create_task(self._fetch())
+    def works(self) -> tuple[Work, ...]:
+        """Give what is to run all the time: also the fetching of lists."""
+        return (*super().works(), self.fetch)
 
-    async def _fetch(self) -> None:
+    async def fetch(self) -> None:
+        """Fetch each list before the one at hand grows old."""
         while True:
             self._stirred.clear()
             now = self._clock.now()

@@ -11,7 +11,7 @@ before: where they take long, they give way to what came meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -45,6 +45,9 @@ PATIENCE_S = 5.0
 """So long whoever changed something waits for the lists that come with it."""
 OLD = timedelta(days=1)
 """Lists count for days. Those that are older than this give way to nothing, however much comes meanwhile."""
+
+Work = Callable[[], Awaitable[None]]
+"""What runs as long as the server does."""
 
 _GOES_ON = "the server goes on trying; look at its log, and at 'handfast status'"
 
@@ -178,6 +181,10 @@ class Slices:
     def faults(self, _: datetime) -> dict[str, Refusal]:
         """Give what is wrong with authorities of others, by name: none is looked after here."""
         return {}
+
+    def works(self) -> tuple[Work, ...]:
+        """Give what is to run all the time. What fails there is begun again, each by itself."""
+        return (self.keep_fresh,)
 
     async def keep_fresh(self) -> None:
         """Follow the ledger's changes, and refresh hourly so that no CRL grows old."""
