@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.gateway import report
 from bench.gateway.client import Client, context
-from bench.gateway.measure import Kind, Samples, measure, pairs
+from bench.gateway.measure import Kind, Samples, idling, measure, pairs
 from bench.gateway.servers import (
     BY_NAME,
     CLIENT,
@@ -54,8 +54,9 @@ def main() -> int:
         raise SystemExit(f"not installed: {', '.join(absent)}")
     with tempfile.TemporaryDirectory(prefix="handfast-bench-") as name, ExitStack() as stack:
         clients = _clients(Path(name), stack)
-        paired = pairs(work[0], clients[HANDFAST]["1.3"], clients[BY_NAME]["1.3"], times)
-        samples = measure(work, clients, rounds)
+        idle = idling(clients)
+        paired = pairs(work[0], clients[HANDFAST]["1.3"], clients[BY_NAME]["1.3"], times, idle)
+        samples = measure(work, clients, rounds, idle)
     verdicts = list(report.verdicts(samples, paired))
     _show(samples, verdicts, absent, rounds, work)
     _keep(samples, paired, verdicts)

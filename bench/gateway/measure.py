@@ -51,14 +51,15 @@ class Sample:
 
 Clients = Mapping[str, Mapping[str, Client]]
 """By the server's name, and by the version of TLS."""
+Idle = Mapping[int, float]
+"""What each process costs while there is no work, in ns a second."""
 Samples = dict[str, dict[str, list[Sample]]]
 """By kind and server: a sample a round."""
 
 
-def measure(kinds: Sequence[Kind], clients: Clients, rounds: int) -> Samples:
+def measure(kinds: Sequence[Kind], clients: Clients, rounds: int, idle: Idle) -> Samples:
     """Do the rounds."""
     names = list(clients)
-    idle = _idle(clients)
     samples: Samples = {kind.name: {name: [] for name in names} for kind in kinds}
     for turn in range(rounds):
         first = turn % len(names)
@@ -68,7 +69,7 @@ def measure(kinds: Sequence[Kind], clients: Clients, rounds: int) -> Samples:
     return samples
 
 
-def pairs(kind: Kind, above: Client, below: Client, times: int) -> list[tuple[float, float]]:
+def pairs(kind: Kind, above: Client, below: Client, times: int, idle: Idle) -> list[tuple[float, float]]:
     """Have two servers do a little of a kind of work right after one another; give µs of processor time an operation, of both.
 
     What disturbs a machine lasts longer than such a pair, so that each ratio says more than one of a round. Nothing is waited for
@@ -77,22 +78,22 @@ def pairs(kind: Kind, above: Client, below: Client, times: int) -> list[tuple[fl
     taken = []
     for turn in range(times):
         first, second = (above, below) if turn % 2 else (below, above)
-        spent = {client.server.name: _brief(kind, client) for client in (first, second)}
+        spent = {client.server.name: _brief(kind, client, idle) for client in (first, second)}
         taken.append((spent[above.server.name], spent[below.server.name]))
     return taken
 
 
-def _brief(kind: Kind, client: Client) -> float:
+def _brief(kind: Kind, client: Client, idle: Idle) -> float:
     kind.begin(client)
     kind.work(client, PAIR_BEFORE)
     time.sleep(PAIR_SETTLE_S)
-    before = cpu_ns(client.server.serving)
+    began, before = time.monotonic(), cpu_ns(client.server.serving)
     kind.work(client, PAIR)
     time.sleep(PAIR_SETTLE_S)
-    return (cpu_ns(client.server.serving) - before) / PAIR / 1000
+    return _since(before, client.server.serving, idle, began) / PAIR / 1000
 
 
-def _sample(kind: Kind, client: Client, idle: Mapping[int, float]) -> Sample:
+def _sample(kind: Kind, client: Client, idle: Idle) -> Sample:
     server = client.server
     kind.begin(client)
     time.sleep(SETTLE_S)
@@ -120,7 +121,7 @@ def _wait_quiet(beside: Collection[int]) -> None:
         last = now
 
 
-def _idle(clients: Clients) -> dict[int, float]:
+def idling(clients: Clients) -> Idle:
     """Give what each process costs while there is no work, in ns a second."""
     servers = [by_version["1.3"].server for by_version in clients.values()]
     pids = {pid for server in servers for pid in (*server.serving, *server.beside)}
@@ -129,7 +130,7 @@ def _idle(clients: Clients) -> dict[int, float]:
     return {pid: (cpu_ns([pid]) - before[pid]) / IDLE_S for pid in pids}
 
 
-def _since(before: int, pids: Collection[int], idle: Mapping[int, float], began: float) -> float:
+def _since(before: int, pids: Collection[int], idle: Idle, began: float) -> float:
     """Give what processes spent since then on more than being there, in ns."""
     lasted = time.monotonic() - began
     return max(cpu_ns(pids) - before - lasted * sum(idle[pid] for pid in pids), 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from statistics import median, quantiles
 
 from bench.gateway.measure import Sample, Samples
@@ -50,27 +51,27 @@ def table(samples: Samples) -> Iterator[str]:
             )
 
 
-def quietest(paired: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Give the tenth of the pairs that took the least in all, two at least: in the others the machine was busy with something else."""
-    return sorted(paired, key=sum)[: max(len(paired) // 10, 2)]
-
-
 def verdicts(samples: Samples, paired: Sequence[tuple[float, float]]) -> Iterator[Verdict]:
     """Hold the samples against the limits: the medians of the ratios in each round, and for the first one in the pairs.
 
     A new connection is compared with an Envoy that chooses its certificate by name, as that is the same TLS.
     """
     full, kept = samples[FULL], samples[KEPT_ALIVE]
-    ours, plain = zip(*quietest(paired), strict=True)
-    whatever = median(ratios(*zip(*paired, strict=True)))
-    yield _limit("a new connection, beside plain Envoy by name", ours, plain, NEW_LIMIT, f"; all {whatever:.2f}")
+    yield _limit("a new connection, beside plain Envoy by name", *zip(*paired, strict=True), NEW_LIMIT)
     yield _limit("a request kept alive, beside plain Envoy", _us(kept[HANDFAST]), _us(kept[PLAIN]), KEPT_LIMIT)
     if "nginx" in full:
         whole = [one.whole_us for one in full[HANDFAST]]
         yield _limit("a new connection with its record, beside nginx without", whole, _us(full["nginx"]), 1.0)
 
 
-def _limit(what: str, above: Sequence[float], below: Sequence[float], limit: float, more: str = "") -> Verdict:
-    low, found, high = quantiles(ratios(above, below), n=4)
-    spread = f"{len(above)} times, half of them {low:.2f}-{high:.2f}{more}"
-    return Verdict(f"{what}: {found:.3f} x ({spread}), limit {limit:.2f} x", found <= limit)
+def _limit(what: str, above: Sequence[float], below: Sequence[float], limit: float) -> Verdict:
+    found = sorted(ratios(above, below))
+    low, middle, high = quantiles(found, n=4)
+    spread = f"{len(found)} times, half of them {low:.2f}-{high:.2f}"
+    return Verdict(f"{what}: {middle:.3f} ± {_error(found):.3f} x ({spread}), limit {limit:.2f} x", middle <= limit)
+
+
+def _error(ordered: Sequence[float]) -> float:
+    """Give the standard error of a median, by how far apart those are that might as well stand in the middle."""
+    middle, away = len(ordered) / 2, sqrt(len(ordered)) / 2
+    return (ordered[min(int(middle + away), len(ordered) - 1)] - ordered[int(middle - away)]) / 2

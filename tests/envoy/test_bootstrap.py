@@ -15,12 +15,17 @@ words = st.text(st.characters(categories=["L", "N"]), min_size=1)
 
 @given(words, words)
 def test_envoy_learns_all_from_its_agent(node: str, name: str):
-    """Who it is and which socket to ask is all that is written down: no listener, cluster, key or policy of its own."""
+    """Who it is and which socket to ask is all that is written down: no listener, key or policy of its own, nor a way to elsewhere."""
     given_: Any = json.loads(json.dumps(bootstrap(node=node, ads_socket=f"/run/{name}.sock")))
     assert given_["node"] == {"id": node, "cluster": "handfast"}
-    assert given_.keys() == {"node", "dynamic_resources", "layered_runtime", "overload_manager", "stats_config"}
+    more = {"layered_runtime", "overload_manager", "stats_config"}
+    assert given_.keys() == {"node", "dynamic_resources", "static_resources", *more}
+    assert given_["static_resources"].keys() == {"clusters"}
+    (cluster,) = given_["static_resources"]["clusters"]
+    (endpoints,) = cluster["load_assignment"]["endpoints"]
+    assert endpoints["lb_endpoints"] == [{"endpoint": {"address": {"pipe": {"path": f"/run/{name}.sock"}}}}]
     (service,) = given_["dynamic_resources"]["ads_config"]["grpc_services"]
-    assert service["google_grpc"]["target_uri"] == f"unix:/run/{name}.sock"
+    assert service == {"envoy_grpc": {"cluster_name": cluster["name"]}}
     for kind in ("lds_config", "cds_config"):
         assert given_["dynamic_resources"][kind] == {"ads": {}, "resource_api_version": "V3"}
 

@@ -9,26 +9,19 @@ from typing import Any
 import pytest
 import uvloop
 
+from handfast.envoy.bootstrap import bootstrap as envoys_bootstrap
 from handfast.envoy.types import CLUSTER, LISTENER, ROUTE
-from handfast.io import ads_encoding
 from handfast.io.ads import AdsServer
 from handfast.io.envoy_process import EnvoyProcess
 from handfast.io.xds_state import Rejected
-from tests.io.ads_parts import FROM_ADS, LIMIT, Json, eventually, listener, route
+from tests.io.ads_parts import LIMIT, Json, eventually, listener, route
 from tests.support.ports import free_port
 
 
 def bootstrap(path: Path, api: str = "DELTA_GRPC") -> Json:
-    limit = {"args": {"grpc.max_receive_message_length": {"int_value": ads_encoding.MAX_RESOURCE}}}
-    grpc = {"google_grpc": {"target_uri": f"unix:{path}", "stat_prefix": "ads", "channel_args": limit}}
-    return {
-        "node": {"id": "one", "cluster": "test"},
-        "dynamic_resources": {
-            "ads_config": {"api_type": api, "transport_api_version": "V3", "grpc_services": [grpc]},
-            "lds_config": FROM_ADS,
-            "cds_config": FROM_ADS,
-        },
-    }
+    made: Json = envoys_bootstrap(node="one", ads_socket=str(path))
+    made["dynamic_resources"]["ads_config"]["api_type"] = api
+    return made
 
 
 def world(port: int, body: str, **fields: Any) -> dict[str, dict[str, Json]]:

@@ -40,8 +40,9 @@ class TakingEnvoy:
         """Keep where discovery is, and where to answer."""
         self._admin = directory / "admin.sock"
         self._answering: asyncio.Server | None = None
-        services = bootstrap["dynamic_resources"]["ads_config"]["grpc_services"]
-        self._socket = services[0]["google_grpc"]["target_uri"].removeprefix("unix:")
+        (discovery,) = bootstrap["static_resources"]["clusters"]
+        (endpoint,) = discovery["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        self._socket = endpoint["endpoint"]["address"]["pipe"]["path"]
         self.concurrency, self.on_exit = concurrency, on_exit
         self.held: dict[tuple[str, str], Json] = {}
         self._asked: set[tuple[str, str]] = set()

@@ -612,8 +612,8 @@ local function check(handle)
     return "request.rejected", 400
   end
   local ssl, visitor = info:downstreamSslConnection(), nil
-  if ssl and ssl:peerCertificatePresented() then
-    local fingerprint = ssl:sha256PeerCertificateDigest()
+  local fingerprint = ssl and ssl:sha256PeerCertificateDigest() or "" -- empty without a certificate
+  if fingerprint ~= "" then
     visitor = visitors[fingerprint] or visitor_of(ssl, fingerprint)
     local against = standing(visitor, fingerprint, now)
     if not against and route and not route.trust[visitor.domain] then against = "identity.foreign-trust-domain" end
