@@ -76,9 +76,8 @@ class Hearing:
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(
-                    LOOK_SECONDS
-                ):  # wait_for would lose a cancellation at that moment (Python 3.11)
+                # Not wait_for: up to Python 3.11 it can lose a cancellation that comes at the same moment.
+                async with asyncio.timeout(LOOK_SECONDS):
                     await lost.wait()
                 return
             await session.execute("select 1")
